@@ -1,0 +1,7 @@
+"""`python -m gengen`."""
+
+import sys
+
+from gengen.cli import main
+
+sys.exit(main())

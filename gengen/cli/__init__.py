@@ -1,0 +1,140 @@
+"""The `gengen` command: it parses, calls and prints; what it calls is for scripts too."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, UseAppendAction, arg
+
+from gengen import discover
+from gengen.errors import InputError
+
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
+
+Settings = UseAppendAction[
+    Annotated[tuple[str, ...], arg(metavar="FIELD=VALUE", help_behavior_hint="(repeatable)")]
+]
+
+
+@dataclass(frozen=True)
+class List:
+    """Print the models."""
+
+    json: bool = False
+    """As JSON, on stdout."""
+
+    def __call__(self) -> None:
+        """Run the command."""
+        models = discover.models()
+        if self.json:
+            print(json.dumps([model._asdict() for model in models], indent=2))
+            return
+        for family in dict.fromkeys(model.family for model in models):
+            print(family)
+            for model in models:
+                if model.family == family:
+                    print(f"  {model.name:16} {model.title}")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model: gengen train ddpm --data mnist5k --steps 1000 --out runs/ddpm."""
+
+    model: Positional[str]
+    """One of `gengen list`."""
+    data: str | None = None
+    """digits, mnist5k, fashion, ring8, ..., with :test for the test split; or a path to an .npz.
+    (default: mnist5k)"""
+    steps: int = 1000
+    """Train steps in all."""
+    seed: int | None = None
+    """Of data order, initial parameters and noise. (default: 0)"""
+    out: Path | None = None
+    """Run directory, new. (default: runs/MODEL-DATA)"""
+    resume: bool = False
+    """Go on with the run in --out: what is not given is as it was."""
+    set: Settings = field(default=())
+    """A field of the model's Config; tuples as 32,64."""
+    devices: int | None = None
+    """Split each batch over that many devices, by pmap. (default: one device, no pmap)"""
+    log_every: int | None = None
+    """Steps between lines of metrics.jsonl. (default: steps / 200)"""
+    save_every: int | None = None
+    """Steps between checkpoints. (default: steps / 10)"""
+    preview_every: int | None = None
+    """Steps between pictures in samples/. (default: steps / 8)"""
+
+    def __call__(self) -> None:
+        """Run the command."""
+        from gengen.cli.train import train
+
+        train(self)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw samples from a run: gengen sample runs/ddpm --num 64 --out digits.png."""
+
+    run: Positional[Path]
+    """Run directory."""
+    num: int = 64
+    """How many."""
+    seed: int = 0
+    """Of the noise."""
+    out: Path = Path("samples.png")
+    """.png: one picture. .npz: arr_0, uint8 [N, H, W, C], or float32 [N, D] of vectors."""
+    overwrite: bool = False
+    """Replace --out where it exists."""
+    set: Settings = field(default=())
+    """A field of the model's Config, of those that matter to sampling."""
+
+    def __call__(self) -> None:
+        """Run the command."""
+        from gengen.cli.sample import sample
+
+        sample(self)
+
+
+Command = (
+    Annotated[List, tyro.conf.subcommand("list")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Sample, tyro.conf.subcommand("sample")]
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `gengen`; returns 0 when done, 1 if it failed while running, 2 for wrong usage."""
+    try:
+        command = tyro.cli(
+            Command,  # type: ignore[arg-type]
+            prog="gengen",
+            description="Deep generative models: train them, sample from them.",
+            args=argv,
+        )
+        command()
+        sys.stdout.flush()
+        return DONE
+    except InputError as error:
+        return _fail(error, WRONG_USAGE)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:
+        return _fail(error, FAILED)
+    except KeyboardInterrupt:
+        return _fail("interrupted", FAILED)
+    except RuntimeError as error:
+        if type(error).__module__.startswith("gengen."):
+            return _fail(error, FAILED)
+        raise
+
+
+def _fail(error: object, code: Literal[1, 2]) -> int:
+    print(f"gengen: {error}", file=sys.stderr)
+    return code

@@ -1,0 +1,66 @@
+"""`gengen sample`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from gengen import discover, run_dir
+from gengen.checkpoint import restore_variables
+from gengen.cli.settings import configure, from_json
+from gengen.compile import use_compilation_cache
+from gengen.data import to_uint8
+from gengen.errors import InputError
+from gengen.viz.grid import picture, save_png
+
+if TYPE_CHECKING:
+    from gengen.cli import Sample
+
+CHUNK = 256  # samples drawn at once: bounds the memory, and is compiled once
+
+
+def sample(args: Sample) -> None:
+    """Draw samples from the newest checkpoint of a run and write them to `args.out`."""
+    _check(args)
+    old = run_dir.read(args.run)
+    module = discover.module(old["model"])
+    if not hasattr(module, "sample"):
+        raise InputError(f"{old['model']} does not sample")
+    cfg = configure(from_json(module.Config, old["config"]), args.set)
+    variables = restore_variables(
+        args.run / "checkpoints", lambda line: print(f"gengen: {line}", file=sys.stderr)
+    )
+    if variables is None:
+        raise InputError(f"{args.run} has no checkpoint yet: train it further")
+    use_compilation_cache()
+    key, chunk = jax.random.key(args.seed), min(args.num, CHUNK)
+    starts = tqdm(range(0, args.num, chunk), unit_scale=chunk, unit="sample", disable=None)
+    drawn = [
+        np.asarray(module.sample(cfg, variables, jax.random.fold_in(key, start), chunk))
+        for start in starts
+    ]
+    x = np.concatenate(drawn)[: args.num]
+    if args.out.suffix == ".png":
+        save_png(args.out, picture(x), scale=2 if x.ndim == 4 else 1)
+    else:
+        part = args.out.with_suffix(".part")
+        with open(part, "wb") as file:
+            np.savez(file, arr_0=to_uint8(x) if x.ndim == 4 else x)
+        os.replace(part, args.out)
+    print(f"{args.num} samples: {args.out}", file=sys.stderr)
+
+
+def _check(args: Sample) -> None:
+    if args.num < 1:
+        raise InputError(f"--num {args.num}: at least 1 sample is drawn")
+    if args.out.suffix not in (".png", ".npz"):
+        raise InputError(f"--out {args.out}: the name must end in .png or .npz")
+    if args.out.exists() and not args.overwrite:
+        raise InputError(f"--out {args.out} exists: choose another, or pass --overwrite")
+    if not args.out.absolute().parent.is_dir():
+        raise InputError(f"--out {args.out}: {args.out.absolute().parent} is no directory")

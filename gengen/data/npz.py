@@ -1,0 +1,208 @@
+"""A user's own arrays, from an .npz file that nothing is known of beforehand.
+
+Never unpickled, and nothing is allocated on the word of a header: the zip directory, the header of
+each array and the size of the file on disk must agree first.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+import zipfile
+import zlib
+from io import BufferedIOBase
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+
+from gengen.data.dataset import Dataset
+from gengen.data.memory import MAX_DEFLATE_RATIO, check_fits
+from gengen.types import InputError
+
+# The first name found is read.
+DATA_NAMES = ("image", "images", "arr_0", "x", "data")
+LABEL_NAMES = ("label", "labels", "y")
+
+# What the standard library and NumPy raise on a damaged file.
+_BROKEN = (
+    OSError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    ValueError,
+    OverflowError,
+    NotImplementedError,
+)
+
+
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype
+
+
+def load_npz(path: str | Path) -> Dataset:
+    """Read a data set from an .npz file, as `np.savez` and `np.savez_compressed` write it.
+
+    The data are the array image, images, arr_0, x or data, whichever comes first in this row:
+
+    - uint8 [N, H, W, C], or [N, H, W] with C = 1: images.
+    - float [N, H, W, C]: images, quantised to uint8. All values in [0, 1]: v becomes
+      round(255 v). Otherwise, all in [-1, 1]: round(127.5 (v + 1)). Anything else is refused.
+    - float [N, D]: vectors, "x", cast to float32.
+
+    Labels, optional, are the array label, labels or y: integers [N] in 0..2^31 - 1.
+
+    Args:
+        path: the file.
+
+    Returns:
+        a data set with the path as its name and without names of classes.
+
+    Raises:
+        InputError: in one line that names the file, the array, the cause and the cure.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file: check the path")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {
+                info.filename.removesuffix(".npy"): info
+                for info in archive.infolist()
+                if info.filename.endswith(".npy")
+            }
+            data_name = next((name for name in DATA_NAMES if name in members), None)
+            label_name = next((name for name in LABEL_NAMES if name in members), None)
+            if data_name is None:
+                found = ", ".join(sorted(members)) or "none at all"
+                raise InputError(
+                    f"{path}: no array named {', '.join(DATA_NAMES)} (there is: {found}): "
+                    "save as np.savez(path, image=...) or x=..."
+                )
+            data = _read(path, archive, members[data_name])
+            label = None if label_name is None else _read(path, archive, members[label_name])
+    except InputError:
+        raise
+    except _BROKEN as error:
+        raise InputError(
+            f"{path}: not a whole .npz file ({error}): save it again with np.savez"
+        ) from error
+    key, array = _data(f"{path}: array {data_name}", data)
+    arrays = {key: array}
+    if label is not None:
+        arrays["label"] = _label(f"{path}: array {label_name}", label, len(array))
+    return Dataset(str(path), arrays)
+
+
+def _read(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    where = f"{path}: array {info.filename.removesuffix('.npy')}"
+    if info.flag_bits & 1 or info.compress_type not in (
+        zipfile.ZIP_STORED,
+        zipfile.ZIP_DEFLATED,
+    ):
+        raise InputError(f"{where} is encrypted or oddly compressed: save it again with np.savez")
+    try:
+        with archive.open(info) as file:
+            header = _read_header(file)
+            if header.dtype.hasobject:
+                raise InputError(
+                    f"{where} holds Python objects, and pickles are never loaded: save numbers "
+                    "(rows of differing lengths make objects)"
+                )
+            num_bytes = math.prod(header.shape) * header.dtype.itemsize
+            _check_size(where, path, info, num_bytes, num_bytes + file.tell())
+            # Reading to the end also checks the CRC.
+            values = np.frombuffer(file.read(), header.dtype)
+            return values.reshape(header.shape, order="F" if header.fortran else "C")
+    except InputError:
+        raise
+    except _BROKEN as error:
+        cause = " ".join(str(error).split())[:120]  # NumPy's messages have several lines
+        raise InputError(f"{where} is broken ({cause}): save it again with np.savez") from error
+
+
+def _read_header(file: IO[bytes] | BufferedIOBase) -> _Header:
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }  # (3, 0) is for field names in Unicode
+    try:
+        with warnings.catch_warnings(action="error"):  # NumPy mends Python 2's headers aloud
+            header = _Header(*readers[np.lib.format.read_magic(file)](file))
+    except Exception as error:  # NumPy parses Python literals: a hostile one raises anything
+        raise ValueError(f"bad header: {error}") from error
+    if any(size < 0 for size in header.shape):
+        raise ValueError(f"shape {header.shape}")
+    return header
+
+
+def _check_size(
+    where: str, path: Path, info: zipfile.ZipInfo, num_bytes: int, with_header: int
+) -> None:
+    if with_header != info.file_size:
+        raise InputError(
+            f"{where} has a header for {num_bytes} bytes of data, but its member of the zip has "
+            f"{info.file_size} with the header: save it again with np.savez"
+        )
+    # The directory of the zip may lie as well; the size on disk cannot.
+    on_disk = path.stat().st_size
+    deflated = info.compress_type == zipfile.ZIP_DEFLATED
+    most = on_disk * MAX_DEFLATE_RATIO if deflated else on_disk
+    if with_header > most:
+        raise InputError(
+            f"{where} claims {with_header} bytes, more than a file of {on_disk} bytes can hold: "
+            "save it again with np.savez"
+        )
+    check_fits(num_bytes, where)
+
+
+def _data(where: str, array: np.ndarray) -> tuple[str, np.ndarray]:
+    """The data under the name, dtype and rank that a Dataset has."""
+    is_float = np.issubdtype(array.dtype, np.floating)
+    what = f"{where} is {array.dtype} {list(array.shape)}"
+    if array.size == 0:
+        raise InputError(f"{what}, which is empty: give at least 1 example")
+    if is_float and not np.isfinite(array).all():
+        raise InputError(f"{where} holds NaN or infinity: remove those examples")
+    if is_float and array.ndim == 2:
+        with np.errstate(over="ignore"):  # what overflows is found in the next line
+            x = array.astype(np.float32)
+        if not np.isfinite(x).all():
+            raise InputError(f"{where} has values too large for float32: rescale them")
+        return "x", x
+    if array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[3] > 4:
+        raise InputError(f"{what}, channels first it seems: transpose(0, 2, 3, 1) to NHWC")
+    if array.dtype == np.uint8 and array.ndim in (3, 4):
+        return "image", array if array.ndim == 4 else array[..., None]
+    if is_float and array.ndim == 4:
+        return "image", _quantised(where, array)
+    raise InputError(
+        f"{what}: give images as uint8 [N, H, W, C] or [N, H, W], or as float [N, H, W, C], and "
+        "vectors as float [N, D]"
+    )
+
+
+def _quantised(where: str, images: np.ndarray) -> np.ndarray:
+    low, high = float(images.min()), float(images.max())
+    if low >= 0 and high <= 1:
+        return np.rint(images * 255.0).astype(np.uint8)
+    if low >= -1 and high <= 1:
+        return np.rint((images + 1.0) * 127.5).astype(np.uint8)
+    raise InputError(
+        f"{where} has float images in [{low:g}, {high:g}], neither [0, 1] nor [-1, 1]: rescale "
+        "them, or save uint8"
+    )
+
+
+def _label(where: str, array: np.ndarray, num_examples: int) -> np.ndarray:
+    if array.dtype.kind not in "biu" or array.ndim != 1:
+        raise InputError(f"{where} is {array.dtype} {list(array.shape)}: labels are integers [N]")
+    if len(array) != num_examples:
+        raise InputError(f"{where} has {len(array)} labels for {num_examples} examples: one each")
+    if array.min() < 0 or array.max() > np.iinfo(np.int32).max:
+        raise InputError(
+            f"{where} has labels in {array.min()}..{array.max()}: number the classes from 0"
+        )
+    return array.astype(np.int32)

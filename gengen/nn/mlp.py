@@ -1,0 +1,43 @@
+"""Multilayer perceptrons."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+
+from gengen.nn.embedding import sinusoidal
+from gengen.types import Array
+
+
+class MLP(nn.Module):
+    """Dense layers with ReLU between them: x [B, D] → [B, widths[-1]]."""
+
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        for width in self.widths[:-1]:
+            x = nn.relu(nn.Dense(width)(x))
+        return nn.Dense(self.widths[-1])(x)
+
+
+class TimeMLP(nn.Module):
+    """A residual MLP that knows the time: (x [B, D], t [B]) → [B, out].
+
+    Attributes:
+        out: outputs.
+        width: units of every hidden layer.
+        blocks: residual blocks.
+    """
+
+    out: int
+    width: int = 128
+    blocks: int = 3
+
+    @nn.compact
+    def __call__(self, x: Array, t: Array, train: bool = False) -> Array:
+        time = nn.swish(nn.Dense(self.width)(sinusoidal(t, self.width)))
+        h = nn.Dense(self.width)(x)
+        for _ in range(self.blocks):
+            inner = nn.swish(nn.LayerNorm()(h + nn.Dense(self.width)(time)))
+            h = h + nn.Dense(self.width)(nn.swish(nn.Dense(self.width)(inner)))
+        return nn.Dense(self.out, kernel_init=nn.initializers.zeros)(nn.swish(h))

@@ -1,0 +1,154 @@
+"""The U-Net of diffusion models: Ho et al. 2020 (2006.11239, appendix B)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from gengen.nn.embedding import sinusoidal
+from gengen.nn.norm import GroupNorm
+from gengen.types import Array, InputError
+
+
+class UNet(nn.Module):
+    """(x [B, H, W, C], t [B]) → [B, H, W, out].
+
+    Down through the levels, each at half the resolution of the one above, and up again; what the
+    last block of a level gives on the way down is concatenated to the input of its first block on
+    the way up. (The paper concatenates after every block: nearly twice the work at equal widths.)
+
+    Attributes:
+        out: output channels.
+        channels: of each level, the finest first.
+        blocks: residual blocks of each level, on the way down and again on the way up; the last
+            level has no way up.
+        attention: resolutions (heights, in pixels of the *image*) whose blocks attend.
+        heads: of attention.
+        groups: of group normalisation; divides every number of channels.
+        dropout: rate inside the residual blocks, in [0, 1).
+        patch: pixels of a side that are folded into channels before the first convolution. With
+            few, wide channels CPUs and accelerators run nearer to their peak.
+        dtype: of the computation; parameters and normalisation stay float32.
+    """
+
+    out: int
+    channels: tuple[int, ...] = (64, 128)
+    blocks: tuple[int, ...] = (1, 2)
+    attention: tuple[int, ...] = ()
+    heads: int = 4
+    groups: int = 8
+    dropout: float = 0.0
+    patch: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, t: Array, train: bool = False) -> Array:
+        time = TimeEmbedding(2 * self.channels[0], self.dtype)(t)
+
+        def level(h: Array, i: int) -> Array:
+            for _ in range(self.blocks[i]):
+                width = self.channels[i]
+                h = ResidualBlock(width, self.groups, self.dropout, self.dtype)(h, time, train)
+                if h.shape[1] * self.patch in self.attention:
+                    h = AttentionBlock(self.heads, self.groups, self.dtype)(h)
+            return h
+
+        h = conv3x3(self.channels[0], self.dtype)(space_to_depth(x, self.patch))
+        # Where in the image a patch lies; the zeros around it tell that only near the border.
+        h = h + self.param("position", nn.initializers.normal(0.02), h.shape[1:]).astype(h.dtype)
+        skips, last = [], len(self.channels) - 1
+        for i in range(last):
+            h = level(h, i)
+            skips.append(h)
+            h = conv3x3(self.channels[i + 1], self.dtype, stride=2)(h)
+        h = level(h, last)
+        for i in reversed(range(last)):
+            skip = skips.pop()
+            h = nn.Dense(self.channels[i], dtype=self.dtype)(h)  # before, not after, it grows
+            h = upsample(h)[:, : skip.shape[1], : skip.shape[2]]  # 7 was halved to 4
+            h = level(jnp.concatenate([h, skip], axis=-1), i)
+        h = nn.swish(GroupNorm(self.groups)(h))
+        out = conv3x3(self.out * self.patch**2, self.dtype, zero=True)(h)
+        return depth_to_space(out.astype(jnp.float32), self.patch)
+
+
+class TimeEmbedding(nn.Module):
+    """t [B] → [B, features], through sines, cosines and two dense layers."""
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, t: Array) -> Array:
+        h = nn.Dense(self.features, dtype=self.dtype)(sinusoidal(t, self.features))
+        return nn.swish(nn.Dense(self.features, dtype=self.dtype)(nn.swish(h)))
+
+
+class ResidualBlock(nn.Module):
+    """Norm, swish, convolution, twice; the time enters between them as a scale and a shift."""
+
+    features: int
+    groups: int
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, time: Array, train: bool) -> Array:
+        h = conv3x3(self.features, self.dtype)(nn.swish(GroupNorm(self.groups)(x)))
+        modulation = nn.Dense(2 * self.features, dtype=self.dtype)(time)
+        h = nn.swish(GroupNorm(self.groups)(h, modulation))
+        h = nn.Dropout(self.dropout, deterministic=not train)(h)
+        # Zeros: each block starts as the identity.
+        h = conv3x3(self.features, self.dtype, zero=True)(h)
+        if x.shape[-1] != self.features:
+            x = nn.Dense(self.features, dtype=self.dtype)(x)
+        return x + h
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention over the positions of x [B, H, W, C], added to it."""
+
+    heads: int
+    groups: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        batch, height, width, channels = x.shape
+        if channels % self.heads:
+            raise InputError(f"{channels} channels cannot be shared by {self.heads} heads")
+        h = GroupNorm(self.groups)(x).reshape(batch, height * width, channels)
+        attend = nn.MultiHeadDotProductAttention(
+            self.heads, dtype=self.dtype, out_kernel_init=nn.initializers.zeros
+        )
+        return x + attend(h).reshape(x.shape)
+
+
+def conv3x3(features: int, dtype: Any, stride: int = 1, zero: bool = False) -> nn.Conv:
+    """A 3×3 convolution that keeps the resolution (or divides it by `stride`)."""
+    init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
+    return nn.Conv(features, (3, 3), (stride, stride), dtype=dtype, kernel_init=init)
+
+
+def upsample(x: Array) -> Array:
+    """Twice the resolution, nearest neighbour: [B, H, W, C] → [B, 2H, 2W, C]."""
+    # `jax.image.resize` has a scatter for a gradient: 50 times slower on CPU.
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
+def space_to_depth(x: Array, patch: int) -> Array:
+    """Fold patches into channels: [B, H, W, C] → [B, H/p, W/p, p² C]."""
+    b, h, w, c = x.shape
+    if h % patch or w % patch:
+        raise InputError(f"a {h}×{w} image cannot be cut into patches of {patch}×{patch} pixels")
+    x = x.reshape(b, h // patch, patch, w // patch, patch, c).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, h // patch, w // patch, patch * patch * c)
+
+
+def depth_to_space(x: Array, patch: int) -> Array:
+    """The inverse of `space_to_depth`: [B, H/p, W/p, p² C] → [B, H, W, C]."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h, w, patch, patch, c // patch**2).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, h * patch, w * patch, c // patch**2)

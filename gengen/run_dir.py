@@ -1,0 +1,162 @@
+"""A run's directory: what was run (`config.json`), how it went (`metrics.jsonl`), what came of it.
+
+config.json     model, its Config, data and their fingerprint, seed, versions, machine
+metrics.jsonl   one JSON object per logged step
+checkpoints/    see gengen.checkpoint
+samples/        step_00001000.png ...
+report.html     all of it on one self-contained page
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from gengen.errors import InputError
+
+SCHEMA = 1  # of config.json; raised when a reader of the old form would misread the new
+MUST_MATCH = ("model", "config", "data", "seed")  # what may not change under --resume
+
+
+def create(out: Path, settings: dict[str, Any]) -> None:
+    """Make a new run directory with its `config.json`.
+
+    Raises:
+        InputError: if `out` holds anything already, or cannot be written.
+    """
+    out = Path(out)
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            cure = "pass --resume to go on with it, or choose another --out"
+            what = "a run" if (out / "config.json").exists() else "something else"
+            raise InputError(f"{out} holds {what} already: {cure}")
+        (out / "samples").mkdir(parents=True, exist_ok=True)
+        write_json(out / "config.json", settings)
+    except OSError as error:
+        raise InputError(f"cannot write to {out}: {error.strerror or error}") from error
+
+
+def read(out: Path) -> dict[str, Any]:
+    """The settings of the run in `out`.
+
+    Raises:
+        InputError: if there is no run, or it was written by a later schema.
+    """
+    path = Path(out) / "config.json"
+    try:
+        settings = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{out} holds no run: {path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    if settings.get("schema") != SCHEMA:
+        raise InputError(
+            f"{path} has schema {settings.get('schema')}, but this gengen reads schema {SCHEMA}: "
+            "use the gengen that wrote it"
+        )
+    return settings
+
+
+def check_resumable(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """See that a run goes on as it began; only the number of steps may grow.
+
+    Raises:
+        InputError: naming every field that differs, with both values.
+    """
+    old, new = (json.loads(json.dumps(s)) for s in (old, new))  # tuples and lists alike
+    changed = [
+        f"{name} was {was!r}, now {now!r}"
+        for group in MUST_MATCH
+        for name, was, now in _differences(group, old.get(group), new.get(group))
+    ]
+    if changed:
+        raise InputError(
+            f"{out} cannot be resumed with another configuration ({'; '.join(changed)}): "
+            "use the same, or another --out"
+        )
+
+
+def _differences(name: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        absent = "absent"
+        return [
+            (
+                key if name == "config" else f"{name}.{key}",
+                old.get(key, absent),
+                new.get(key, absent),
+            )
+            for key in sorted({*old, *new})
+            if old.get(key, absent) != new.get(key, absent)
+        ]
+    return [] if old == new else [(name, old, new)]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically: a reader sees the old file or the new one."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(value, indent=2, default=str) + "\n")
+    os.replace(part, path)
+
+
+class MetricsLog:
+    """`metrics.jsonl`, opened to go on from a given step: later lines are dropped."""
+
+    def __init__(self, path: Path, step: int):
+        rows = [row for row in read_metrics(path) if row["step"] <= step]
+        self.seconds = rows[-1]["seconds"] if rows else 0.0  # of training, before this session
+        part = path.with_suffix(".part")
+        part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        os.replace(part, path)
+        self._file = open(path, "a", buffering=1)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append a line."""
+        self._file.write(json.dumps(row) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`; a half-written last one is left out."""
+    rows = []
+    if Path(path).exists():
+        for line in Path(path).read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+    return rows
+
+
+def versions() -> dict[str, str]:
+    """The versions that a run's numbers depend on."""
+    names = ["gengen", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"]
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
+
+
+def machine() -> dict[str, Any]:
+    """What the run ran on."""
+    import jax
+
+    device = jax.devices()[0]
+    return {
+        "platform": device.platform,
+        "device": _processor() if device.platform == "cpu" else device.device_kind,
+        "num_devices": jax.device_count(),
+        "processes": jax.process_count(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

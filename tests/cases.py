@@ -1,0 +1,69 @@
+"""One small case of every model that trains in a loop: all go through test_conformance.
+
+A new model adds a line here; `test_every_model_has_a_case` fails for one that has none.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gengen.diffusion import ddpm
+from gengen.gan import wgan
+from gengen.types import Batch, Method
+
+Sampler = Callable[[Any, Any, jax.Array, int], jax.Array]
+
+
+class Case(NamedTuple):
+    """A model at a size that compiles in seconds."""
+
+    model: str
+    cfg: Any
+    method: Callable[[Any], Method]
+    sample: Sampler | None = None
+
+
+def images(cfg: Any, num: int, seed: int = 0) -> Batch:
+    """Smooth random images in [-1, 1]: [num, *cfg.shape]."""
+    x = np.random.default_rng(seed).normal(size=(num, *cfg.shape)).cumsum(1).cumsum(2)
+    x = x / np.abs(x).max()
+    labels = np.arange(num) % 10
+    return {"image": x.astype(np.float32), "label": labels.astype(np.int32)}
+
+
+def vectors(cfg: Any, num: int, seed: int = 0) -> Batch:
+    """Random vectors: [num, *cfg.shape]."""
+    x = np.random.default_rng(seed).normal(size=(num, *cfg.shape))
+    return {"x": x.astype(np.float32)}
+
+
+def batch(case: Case, num: int | None = None, seed: int = 0) -> Batch:
+    """A batch of the case's kind, of its batch size if `num` is None."""
+    draw = images if len(case.cfg.shape) == 3 else vectors
+    return draw(case.cfg, num or case.cfg.batch_size, seed)
+
+
+DDPM = dict(shape=(8, 8, 1), patch=2, channels=(8,), blocks=(1,), T=20, groups=4, batch_size=16)
+CASES = {
+    "ddpm": Case("ddpm", ddpm.Config(**DDPM), ddpm.method, ddpm.sample),
+    "ddpm-v-attention": Case(
+        "ddpm",
+        ddpm.Config(shape=(6, 6, 1), patch=2, channels=(8, 8), blocks=(1, 1), groups=4, T=20,
+                    batch_size=16, prediction="v", schedule="cosine", attention=(4,),
+                    times_per_example=2, sampler="ddim", sample_steps=5),
+        ddpm.method,
+        ddpm.sample,
+    ),
+    "ddpm-vectors": Case(
+        "ddpm", ddpm.Config(shape=(2,), T=20, width=16, batch_size=16), ddpm.method, ddpm.sample
+    ),
+    "wgan": Case(
+        "wgan", wgan.Config(shape=(8, 8, 1), channels=(8, 16), latent=8, m=8), wgan.method,
+        wgan.sample,
+    ),
+    "wgan-vectors": Case(
+        "wgan", wgan.Config(shape=(2,), widths=(16, 16), latent=4, m=8), wgan.method, wgan.sample
+    ),
+}  # fmt: skip

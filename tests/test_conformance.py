@@ -1,0 +1,199 @@
+"""What holds for every model, whatever its family.
+
+What may differ between one device and many: only the order of sums, and dropout masks. Noise does
+not: `gengen.rng` draws it by the position in the global batch.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gengen import discover
+from gengen.checkpoint import Checkpoints, restore, restore_variables
+from gengen.compile import compile_step
+from tests.cases import CASES, Case, batch
+
+KEY = jax.random.key(7)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=str)
+def case(request):
+    return CASES[request.param]
+
+
+@pytest.fixture(scope="module")
+def replicated(case):
+    """The method's step on eight devices."""
+    return compile_step(case.method(case.cfg).train_step, "pmap")
+
+
+@pytest.fixture(scope="module")
+def trained(case):
+    """The method, its compiled step, and the states after 0, 1 and 2 steps, on the host."""
+    method = case.method(case.cfg)
+    compiled = compile_step(method.train_step)
+    state = method.init(jax.random.key(0), batch(case))
+    states, metrics = [jax.device_get(state)], {}
+    for seed in (0, 1):
+        state, metrics = compiled(KEY, state, batch(case, seed=seed))
+        states.append(jax.device_get(state))
+    return method, compiled, states, metrics
+
+
+def test_every_model_has_a_case():
+    loops = {m.name for m in discover.models() if m.trained_by == "method"}
+    assert loops == {case.model for case in CASES.values()}
+
+
+def test_init_is_a_function_of_the_key_and_shapes_only(case, trained):
+    method, _, states, _ = trained
+    again = method.init(jax.random.key(0), batch(case, seed=3))
+    chex.assert_trees_all_equal(states[0], jax.device_get(again))
+    other = method.init(jax.random.key(1), batch(case))
+    assert not _equal(states[0].params, jax.device_get(other.params))
+
+
+def test_a_step_keeps_the_structure(trained):
+    _, _, states, _ = trained
+    chex.assert_trees_all_equal_shapes_and_dtypes(states[0], states[1])
+    assert [int(s.step) for s in states] == [0, 1, 2]
+
+
+def test_a_step_changes_parameters_and_all_is_finite(trained):
+    _, _, states, metrics = trained
+    assert not _equal(states[0].params, states[2].params)
+    chex.assert_tree_all_finite((states[2], metrics))
+    assert all(np.shape(m) == () for m in metrics.values())
+
+
+def test_jit_equals_eager(case, trained):
+    method, _, states, _ = trained
+    eager, _ = method.train_step(KEY, _on_device(states[1]), batch(case, seed=1))
+    # XLA fuses and reorders sums; Adam divides by |g|, so tiny gradients may differ in full: what
+    # is compared is each leaf as a whole.
+    _assert_close(eager, states[2], 1e-3)
+
+
+def test_pmap_over_eight_devices_equals_jit_on_the_whole_batch(case, trained, replicated):
+    """The order of sums differs, nothing else: five steps, and the replicas stay alike."""
+    method, compiled, _, _ = trained
+    finals = []
+    for step in (compiled, replicated):
+        state = step.put(method.init(jax.random.key(0), batch(case)))
+        for seed in range(5):
+            state, _ = step(KEY, state, batch(case, seed=seed))
+        finals.append(state)
+    _assert_close(replicated.get(finals[1]), finals[0], 1e-3)
+    for leaf in jax.tree.leaves(jax.device_get(finals[1])):
+        np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[0], leaf.shape))
+
+
+def test_same_seed_same_bits(case, trained):
+    _, compiled, states, _ = trained
+    again, _ = compiled(KEY, _on_device(states[1]), batch(case, seed=1))
+    chex.assert_trees_all_equal(jax.device_get(again), states[2])
+
+
+def test_another_key_another_step(case, trained):
+    _, compiled, states, _ = trained
+    other, _ = compiled(jax.random.key(8), _on_device(states[1]), batch(case, seed=1))
+    assert not _equal(jax.device_get(other.params), states[2].params)
+
+
+def test_one_key_serves_a_run(case, trained):
+    """The step's own key depends on `state.step`: the same batch twice, other noise."""
+    _, compiled, states, _ = trained
+    first = states[1]
+    later = first.replace(step=first.step + 1)
+    at = [compiled(KEY, _on_device(s), batch(case))[0].params for s in (first, later)]
+    assert not _equal(*at)
+
+
+def test_one_trace_for_each_shape(case):
+    method = case.method(case.cfg)
+    step = chex.assert_max_traces(method.train_step, n=1)
+    compiled = compile_step(step)
+    state = method.init(jax.random.key(0), batch(case))
+    for seed in range(3):
+        state, _ = compiled(KEY, state, batch(case, seed=seed))
+    chex.clear_trace_counter()
+
+
+def test_no_transfer_inside_a_step(case, trained):
+    _, compiled, states, _ = trained
+    state, data = _on_device(states[1]), jax.device_put(batch(case))
+    key = jax.device_put(KEY)
+    with jax.transfer_guard("disallow"):
+        compiled(key, state, data)
+
+
+def test_the_state_is_donated(case, trained):
+    _, compiled, states, _ = trained
+    state = _on_device(states[1])
+    compiled(KEY, state, batch(case))
+    deleted = [leaf.is_deleted() for leaf in jax.tree.leaves((state.params, state.ema))]
+    assert all(deleted)
+
+
+def test_resumes_bit_for_bit(case, trained, tmp_path):
+    """2 steps, or 1, save, restore, 1: the same bits, through a real checkpoint."""
+    method, compiled, states, _ = trained
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(states[1])
+    like = jax.eval_shape(method.init, jax.random.key(0), batch(case))
+    restored = restore(tmp_path, like)
+    assert restored is not None
+    chex.assert_trees_all_equal(jax.device_get(restored), states[1])
+    resumed, _ = compiled(KEY, restored, batch(case, seed=1))
+    chex.assert_trees_all_equal(jax.device_get(resumed), states[2])
+
+
+def test_samples_from_a_checkpoint(case, trained, tmp_path):
+    if case.sample is None:
+        return
+    _, _, states, _ = trained
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(states[2])
+    drawn = [
+        np.asarray(case.sample(case.cfg, variables, jax.random.key(1), 3))
+        for variables in (states[2].variables, restore_variables(tmp_path))
+    ]
+    assert drawn[0].shape == (3, *case.cfg.shape)
+    assert drawn[0].dtype == np.float32 and np.all(np.isfinite(drawn[0]))
+    np.testing.assert_array_equal(*drawn)
+    if len(case.cfg.shape) == 3:
+        assert np.abs(drawn[0]).max() <= 1
+
+
+def test_a_batch_of_another_shape_is_refused(case):
+    wrong = {k: v[:, :1] if v.ndim > 1 else v for k, v in batch(case).items()}
+    with pytest.raises(ValueError, match="Config.shape"):
+        case.method(case.cfg).init(KEY, wrong)
+
+
+def test_an_empty_batch_is_refused(case: Case):
+    empty = {k: v[:0] for k, v in batch(case).items()}
+    with pytest.raises(ValueError, match="empty"):
+        case.method(case.cfg).init(KEY, empty)
+
+
+def _on_device(tree):
+    """A copy: what is put there may share memory with the host, and a step donates its state."""
+    return jax.tree.map(jnp.array, tree)
+
+
+def _equal(a, b) -> bool:
+    return all(
+        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+def _assert_close(got, want, tolerance: float) -> None:
+    """Each leaf within `tolerance` of the other, as a whole: ‖a - b‖ ≤ tolerance ‖b‖ (+ 1e-6)."""
+    places = jax.tree_util.tree_leaves_with_path(jax.device_get(got))
+    for (place, a), b in zip(places, jax.tree.leaves(want), strict=True):
+        error = np.linalg.norm(np.ravel(np.asarray(a, np.float64) - b))
+        bound = tolerance * np.linalg.norm(np.ravel(b)) + 1e-6 * np.sqrt(np.size(b))
+        assert error <= bound, (jax.tree_util.keystr(place), error, bound)
