@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import gengen
 from gengen.errors import InputError
 
 SCHEMA = 1  # of config.json; raised when a reader of the old form would misread the new
@@ -136,8 +137,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def versions() -> dict[str, str]:
     """The versions that a run's numbers depend on."""
-    names = ["gengen", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"]
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
+    names = ["jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"]
+    own = {"gengen": gengen.__version__, "python": platform.python_version()}
+    return own | {name: metadata.version(name) for name in names}
 
 
 def machine() -> dict[str, Any]:

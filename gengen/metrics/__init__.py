@@ -1,0 +1,1 @@
+"""Metrics: numbers that judge samples, each a plain function of arrays."""

@@ -1,0 +1,93 @@
+"""What recipes measured: one JSON file a recipe, and the table made of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from gengen import run_dir
+
+ROOT = Path(__file__).parent.parent
+
+
+def record(name: str, run: Path, metrics: dict[str, Any], seconds: float) -> Path:
+    """Write `results/NAME.json` from a run directory and what was measured of it.
+
+    Args:
+        name: of the recipe.
+        run: its run directory; model, data, seed, parameters and machine are read from it.
+        metrics: numbers by name, with their floor, the same of real data, where there is one.
+        seconds: the recipe took, all included.
+    """
+    settings = run_dir.read(run)
+    kept = ("model", "data", "seed", "steps", "parameters", "machine", "versions", "config")
+    result = {
+        "recipe": name,
+        "commit": _commit(),
+        "seconds": round(seconds, 1),
+        "metrics": metrics,
+        **{key: settings[key] for key in kept},
+    }
+    path = ROOT / "results" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    run_dir.write_json(path, result)
+    return path
+
+
+def _commit() -> str:
+    """The commit of the code, `+` if it was changed since; `unknown` outside a checkout."""
+    try:
+        text = subprocess.run(
+            # The folder may belong to another user: git refuses such without safe.directory.
+            ["git", "-c", f"safe.directory={ROOT}", "describe", "--always", "--dirty=+",
+             "--exclude=*", "--abbrev=12"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return text or "unknown"
+
+
+def table(folder: Path) -> str:
+    """`docs/RESULTS.md`: every result in `folder`, and nothing else."""
+    lines = [
+        "# Results",
+        "",
+        "Made by `make results` from the files in `results/`, which recipes write with `--results`.",
+        "",
+    ]
+    for path in sorted(Path(folder).glob("*.json")):
+        lines += _section(json.loads(path.read_text()))
+    return "\n".join(lines)
+
+
+def _section(result: dict[str, Any]) -> list[str]:
+    machine = result["machine"]
+    facts = [
+        f"{result['model']} on {result['data']['name']}",
+        f"{result['parameters']:,} parameters",
+        f"{result['steps']:,} steps",
+        f"seed {result['seed']}",
+        f"{result['seconds']:,.0f} s in all",
+        f"{machine['device']}, {machine['cores']} cores"
+        if machine["platform"] == "cpu"
+        else f"{machine['num_devices']} × {machine['device']}",
+        f"commit `{result['commit']}`",
+    ]
+    rows = [
+        f"| {name} | {_number(value.get('value'))} | {_number(value.get('floor'))} |"
+        for name, value in result["metrics"].items()
+    ]
+    return [
+        f"## {result['recipe']}", "", ", ".join(facts) + ".", "",
+        "| metric | samples | real held-out data |", "|---|---:|---:|", *rows, "",
+    ]  # fmt: skip
+
+
+def _number(value: float | None) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:.4g}"

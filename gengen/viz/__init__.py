@@ -1,0 +1,1 @@
+"""Pictures: grids of images, scatter plots, curves and a run's report."""

@@ -1,0 +1,198 @@
+"""Curves as SVG paths: one small panel per metric, drawn by the page that shows them.
+
+Paths and ticks are in the units of an SVG `viewBox` of WIDTH × HEIGHT; colours are the page's, so a
+curve follows its light or dark scheme.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+WIDTH, HEIGHT = 440, 236
+LEFT, RIGHT, TOP, BOTTOM = 50, 428, 12, 194  # of the area that is drawn into
+LOG_FROM = 20.0  # largest over smallest value, from which a logarithmic axis tells more
+HUGE = 1e100  # beyond it a value counts as not finite: differences of two would overflow
+MAX_POINTS = 500  # of a path: about one per pixel
+
+Ticks = list[tuple[float, str]]  # (position, label)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One metric over the run, ready to be drawn.
+
+    Attributes:
+        name: of the metric.
+        last: its last value, as it was logged.
+        raw: path of the logged values; of their extremes where there are too many to draw.
+        smooth: path of their local mean; "" where there are too few to smooth.
+        x_ticks: positions and labels, from left to right.
+        y_ticks: the same, from below.
+        log: whether the vertical axis is logarithmic.
+        bad: horizontal positions of values that are not finite.
+        num_bad: how many such values there are.
+    """
+
+    name: str
+    last: float
+    raw: str
+    smooth: str
+    x_ticks: Ticks
+    y_ticks: Ticks
+    log: bool
+    bad: list[float]
+    num_bad: int
+
+
+def panel(name: str, steps: Sequence[float], values: Sequence[float]) -> Panel:
+    """Lay out one metric.
+
+    Args:
+        name: of the metric.
+        steps: when it was logged, [N] increasing, N ≥ 1.
+        values: what was logged, [N], not finite ones included.
+
+    Returns:
+        The panel; the local mean is a Gaussian's with a deviation of N/60 values, of logarithms
+        where the axis is logarithmic.
+    """
+    x, y = np.asarray(steps, np.float64), np.asarray(values, np.float64)
+    good = np.abs(y) < HUGE  # false for NaN
+    to_x = _map(min(x[0], 0.0), x[-1] if x[-1] > 0 else 1.0, LEFT, RIGHT)
+    bad = sorted({round(float(to_x(v)), 0) for v in x[~good]})
+    x_ticks = [(float(to_x(v)), count(v)) for v in ticks(min(x[0], 0.0), max(x[-1], 1.0), 5)]
+    x, finite = x[good], y[good]
+    # Of a panel without a single finite value, the empty axes and the marks of it are shown.
+    shown = finite if len(finite) else np.array([0.0, 1.0])
+
+    log = shown.min() > 0 and _range(np.exp(_smooth(np.log(shown)))) >= LOG_FROM
+    height = np.log10(shown) if log else shown
+    low, high = _limits(height)
+    to_y = _map(low, high, BOTTOM, TOP)
+    values_at = decades(low, high) if log else ticks(low, high, 4)
+    labels = _labels(values_at)
+    y_ticks = [
+        (float(to_y(math.log10(v) if log else v)), s)
+        for v, s in zip(values_at, labels, strict=True)
+    ]
+
+    raw = smooth = ""
+    if len(finite):
+        raw = _path(to_x, to_y, *_thin(x, height, extremes=True))
+        if len(finite) >= 10:
+            smooth = _path(to_x, to_y, *_smooth_thin(x, height))
+    num_bad = int((~good).sum())
+    return Panel(name, float(y[-1]), raw, smooth, x_ticks, y_ticks, bool(log), bad, num_bad)
+
+
+def _map(low: float, high: float, start: float, end: float) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda v: start + (v - low) / (high - low) * (end - start)
+
+
+def _range(y: np.ndarray) -> float:
+    return float(y.max() / y.min())
+
+
+def _limits(y: np.ndarray) -> tuple[float, float]:
+    """The vertical extent: all of the local mean, and all but the rarest of the values."""
+    mean = _smooth(y)
+    low, high = np.percentile(y, [0.5, 99.5]) if len(y) >= 100 else (y.min(), y.max())
+    low, high = min(low, mean.min()), max(high, mean.max())
+    room = 0.05 * (high - low)
+    if room <= 1e-12 * max(abs(low), abs(high)):  # a constant
+        room = 0.1 * abs(high) or 1.0
+    return float(low - room), float(high + room)
+
+
+def _smooth(y: np.ndarray) -> np.ndarray:
+    """Local mean of y [N]; y itself if it is short."""
+    if len(y) < 10:
+        return y
+    _, y = _thin(np.arange(len(y)), y)
+    sigma = max(1.0, len(y) / 60)
+    radius = math.ceil(3 * sigma)
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    # Divided by the weights that lie inside, so that the ends are means too, of fewer values.
+    return np.convolve(y, kernel, "same") / np.convolve(np.ones_like(y), kernel, "same")
+
+
+def _smooth_thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return _thin(x, y)[0], _smooth(y)
+
+
+def _thin(x: np.ndarray, y: np.ndarray, extremes: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """At most MAX_POINTS means of consecutive points; or as many pairs of their extremes."""
+    if len(x) <= MAX_POINTS:
+        return x, y
+    edges = np.linspace(0, len(x), MAX_POINTS + 1).astype(int)
+    starts, counts = edges[:-1], np.diff(edges)
+    mean_x = np.add.reduceat(x, starts) / counts
+    if not extremes:
+        return mean_x, np.add.reduceat(y, starts) / counts
+    pairs = np.stack([np.minimum.reduceat(y, starts), np.maximum.reduceat(y, starts)], axis=1)
+    return np.repeat(mean_x, 2), pairs.ravel()
+
+
+def _path(to_x: Callable, to_y: Callable, x: np.ndarray, y: np.ndarray) -> str:
+    # A spike far outside stays a spike to the clip of the drawing area; the number stays short.
+    py = np.clip(to_y(y), TOP - 1000, BOTTOM + 1000)
+    points = [f"{a:.1f},{b:.1f}" for a, b in zip(to_x(x), py, strict=True)]
+    # A lone point is a line of no length: round caps make it a dot.
+    return "M" + "L".join(points if len(points) > 1 else points * 2)
+
+
+def ticks(low: float, high: float, about: int) -> list[float]:
+    """Round numbers within [low, high], low < high: about so many, 1, 2 or 5 · 10^k apart."""
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = power * min((1, 2, 5, 10), key=lambda m: abs(math.log(m * power / rough)))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [i * step for i in range(first, last + 1)]
+
+
+def decades(low: float, high: float) -> list[float]:
+    """Round numbers of a logarithmic axis within [10^low, 10^high]: 1, 2, 5 · 10^k where few."""
+    multiples = (1, 2, 5) if high - low < 2 else (1, 3) if high - low < 3 else (1,)
+    every = math.ceil((high - low) / 6)
+    return [
+        m * 10.0**k
+        for k in range(math.floor(low), math.ceil(high) + 1)
+        for m in multiples
+        if k % every == 0 and low <= math.log10(m * 10.0**k) <= high
+    ]
+
+
+def _labels(values: list[float]) -> list[str]:
+    return [number(float(f"{v:.6g}")) for v in values]
+
+
+def number(v: float, digits: int = 4) -> str:
+    """A measured number for a reader: "0.03127", "−1,234", "2.5·10⁻⁷", "NaN"."""
+    if math.isnan(v):
+        return "NaN"
+    sign, size = "−" if v < 0 else "", abs(v)
+    if math.isinf(size):
+        return sign + "∞"
+    if size == 0:
+        return "0"
+    if isinstance(v, int):
+        return f"{sign}{size:,}"
+    if 1e-4 <= size < 1e7:
+        decimals = max(0, digits - 1 - math.floor(math.log10(size)))
+        text = f"{size:,.{decimals}f}"
+        return sign + (text.rstrip("0").rstrip(".") if "." in text else text)
+    mantissa, exponent = f"{size:.{digits - 2}e}".split("e")
+    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{sign}{'' if mantissa == '1' else mantissa + '·'}10{raised}"
+
+
+def count(v: float) -> str:
+    """A number of steps for an axis: "800", "1,200", "25k", "1.5M"."""
+    if abs(v) >= 1e6:
+        return f"{v / 1e6:.4g}M"
+    return f"{v / 1e3:.4g}k" if abs(v) >= 1e4 else f"{v:,.6g}"
