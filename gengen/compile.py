@@ -14,7 +14,7 @@ import numpy as np
 
 from gengen.rng import AXIS
 from gengen.steps import scan
-from gengen.types import Batch, InputError, Key, Metrics, PyTree, TrainState
+from gengen.types import InputError, Key, Metrics, PyTree, TrainState
 
 
 class CompiledStep(NamedTuple):
@@ -34,7 +34,7 @@ class CompiledStep(NamedTuple):
     get: Callable[[PyTree], PyTree]
     num_devices: int
 
-    def __call__(self, key: Key, state: TrainState, batch: Batch, *shared: Any):
+    def __call__(self, key: Key, state: TrainState, batch: PyTree, *shared: Any):
         """Run one dispatch: `inner` train steps."""
         return self.run(key, state, batch, *shared)
 
@@ -71,7 +71,7 @@ def compile_step(
 
 
 def _repeated(step: Callable, inner: int) -> Callable:
-    def many(key: Key, state: TrainState, batches: Batch, *shared: Any):
+    def many(key: Key, state: TrainState, batches: PyTree, *shared: Any):
         body = lambda state, batch: step(key, state, batch, *shared)  # noqa: E731
         state, metrics = scan(body, state, batches, inner)
         return state, jax.tree.map(lambda m: jnp.mean(m, 0), metrics)
@@ -117,7 +117,7 @@ def _pmapped(step: Callable, batch_axis: int, num_devices: int) -> CompiledStep:
             donate_argnums=1,
         )
 
-    def run(key: Key, state: TrainState, batch: Batch, *shared: Any):
+    def run(key: Key, state: TrainState, batch: PyTree, *shared: Any):
         if state.step.ndim == 0:
             state = put(state)
         return compiled(len(shared))(key, state, jax.tree.map(split, batch), *shared)

@@ -10,5 +10,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from jaxtyping import install_import_hook
 
+import tests.typecheck  # noqa: F401  the hook finds it by name
+
 # Stays installed: every public annotation of gengen is checked while tests run.
-install_import_hook("gengen", "beartype.beartype")
+install_import_hook("gengen", "tests.typecheck.check")

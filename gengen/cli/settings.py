@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+from contextlib import redirect_stderr
 from typing import Any, get_type_hints
 
 import tyro
@@ -32,7 +34,8 @@ def configure(default: Any, settings: tuple[str, ...]) -> Any:
 def _value(name: str, text: str, kind: Any) -> Any:
     try:
         words = text.strip("()[]").replace(",", " ").split()
-        return tyro.cli(tyro.conf.Positional[kind], args=words, console_outputs=False)
+        with redirect_stderr(io.StringIO()):  # tyro draws a box; ours is one line
+            return tyro.cli(tyro.conf.Positional[kind], args=words, console_outputs=False)
     except SystemExit:
         wanted = getattr(kind, "__name__", None) if isinstance(kind, type) else str(kind)
         wanted = str(wanted).replace("typing.", "")

@@ -22,7 +22,6 @@ with its weights β_t²/(2σ_t²(1-β_t)(1-ᾱ_t)) left out. Slides that print �
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -74,11 +73,11 @@ class Config:
     shape: Shape = (28, 28, 1)  # of one example: (H, W, C) in [-1, 1], or (D,)
 
     T: int = 1000  # steps
-    schedule: Literal["linear", "cosine"] = "linear"
+    schedule: str = "linear"  # or "cosine"
     beta_start: float = 0.1  # of the linear schedule, over T
     beta_end: float = 20.0  # of the linear schedule, over T
-    prediction: Literal["eps", "x0", "v"] = "eps"  # what the network's output means
-    variance: Literal["beta", "posterior", "unit"] = "beta"  # σ_t² of the reverse step
+    prediction: str = "eps"  # what the network outputs: "eps", "x0" or "v"
+    variance: str = "beta"  # σ_t² of the reverse step: "beta", "posterior" or "unit"
 
     patch: int = 2  # pixels of a side folded into channels
     channels: tuple[int, ...] = (64, 128)  # of each level of the U-Net
@@ -98,7 +97,7 @@ class Config:
     ema_decay: float = 0.9999  # a step; warmed up
     times_per_example: int = 1  # t drawn for each example of a batch
 
-    sampler: Literal["ancestral", "ddim"] = "ancestral"
+    sampler: str = "ancestral"  # or "ddim"
     sample_steps: int | None = None  # evaluations of the network; T if None (DDIM only)
     eta: float = 0.0  # noise of DDIM
     clip: bool = True  # x̂₀ stays in [-1, 1] while sampling images

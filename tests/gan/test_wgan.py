@@ -1,0 +1,202 @@
+"""Wasserstein GAN: Algorithm 1 by hand, and what the critic's gap means."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+
+from gengen.compile import compile_step
+from gengen.gan import wgan
+from gengen.optim import ascend, clip_weights
+from gengen.steps import method as close
+from gengen.steps import player
+
+CFG = wgan.Config(shape=(2,), widths=(16, 16), latent=4, m=16, n_critic=3)
+
+
+def points(num, seed=0):
+    return np.random.default_rng(seed).normal(size=(num, 2)).astype(np.float32)
+
+
+def test_one_step_is_algorithm_1_by_hand():
+    """n_critic moves of the critic with RMSProp and clipping, one of the generator: NumPy."""
+    method = wgan.method(CFG)
+    x = points(CFG.batch_size)
+    state = method.init(jax.random.key(0), {"x": x})
+    key = jax.random.key(5)
+    got, metrics = jax.jit(method.train_step)(key, state, {"x": x})
+
+    lr, decay, eps = CFG.learning_rate, 0.99, 1e-8
+    f, g = (jax.tree.map(np.float64, state.params[name]) for name in ("critic", "generator"))
+    critic_key, generator_key = jax.random.split(jax.random.fold_in(key, 0))
+
+    def forward(params, h):
+        """The MLP and its layers' inputs."""
+        inputs, layers = [], [params["MLP_0"][f"Dense_{i}"] for i in range(3)]
+        for i, layer in enumerate(layers):
+            inputs.append(h)
+            h = h @ layer["kernel"] + layer["bias"]
+            h = np.maximum(h, 0) if i < 2 else h
+        return h, inputs
+
+    def backward(params, inputs, d):
+        """Gradients by hand of an MLP for the gradient d of its output, and of its input."""
+        grads = {}
+        for i in (2, 1, 0):
+            layer = params["MLP_0"][f"Dense_{i}"]
+            if i < 2:
+                d = d * (inputs[i + 1] > 0)
+            grads[f"Dense_{i}"] = {"kernel": inputs[i].T @ d, "bias": d.sum(0)}
+            d = d @ layer["kernel"].T
+        return {"MLP_0": grads}, d
+
+    def noise(k):
+        keys = jax.vmap(lambda i: jax.random.fold_in(k, i))(jnp.arange(CFG.m))
+        return np.float64(jax.vmap(lambda k: jax.random.normal(k, (CFG.latent,)))(keys))
+
+    def rmsprop(params, grads, nu):
+        nu = jax.tree.map(lambda n, d: decay * n + (1 - decay) * d**2, nu, grads)
+        step = jax.tree.map(lambda p, d, n: p - lr * d / np.sqrt(n + eps), params, grads, nu)
+        return step, nu
+
+    nu, gaps = jax.tree.map(np.zeros_like, f), []
+    for k, move_key in enumerate(jax.random.split(critic_key, CFG.n_critic)):
+        real = np.float64(x[k :: CFG.n_critic])
+        fake = forward(g, noise(move_key))[0]
+        (on_real, in_real), (on_fake, in_fake) = forward(f, real), forward(f, fake)
+        gaps.append(on_real.mean() - on_fake.mean())
+        up, _ = backward(f, in_real, np.full((CFG.m, 1), 1 / CFG.m))
+        down, _ = backward(f, in_fake, np.full((CFG.m, 1), -1 / CFG.m))
+        grads = jax.tree.map(lambda a, b: -(a + b), up, down)  # minus: RMSProp descends
+        f, nu = rmsprop(f, grads, nu)
+        f = jax.tree.map(lambda w: np.clip(w, -CFG.c, CFG.c), f)
+    fake, in_g = forward(g, noise(generator_key))
+    on_fake, in_f = forward(f, fake)
+    _, d_fake = backward(f, in_f, np.full((CFG.m, 1), -1 / CFG.m))
+    grads, _ = backward(g, in_g, d_fake)
+    g_new, _ = rmsprop(g, grads, jax.tree.map(np.zeros_like, g))
+
+    assert float(metrics["critic_loss"]) == pytest.approx(np.mean(gaps), rel=1e-4)
+    assert float(metrics["generator_loss"]) == pytest.approx(-on_fake.mean(), rel=1e-3)
+    for got_leaf, want in zip(
+        jax.tree.leaves(got.params["critic"]), jax.tree.leaves(f), strict=True
+    ):
+        np.testing.assert_allclose(got_leaf, want, atol=1e-7)
+    # The critic's clipped weights make gradients of 1e-8, of the size of eps: looser.
+    for before, after, want in zip(
+        jax.tree.leaves(state.params["generator"]), jax.tree.leaves(got.params["generator"]),
+        jax.tree.leaves(g_new), strict=True,
+    ):  # fmt: skip
+        np.testing.assert_allclose(after - before, want - before, atol=0.02 * lr)
+
+
+def test_every_critic_weight_stays_within_c():
+    method = wgan.method(dataclasses.replace(CFG, learning_rate=1e-2))
+    state, step = method.init(jax.random.key(0), {"x": points(48)}), jax.jit(method.train_step)
+    for seed in range(5):
+        state, _ = step(jax.random.key(1), state, {"x": points(48, seed)})
+        largest = max(np.abs(w).max() for w in jax.tree.leaves(state.params["critic"]))
+        # p + (q - p) may miss q by one rounding of the larger of the two.
+        assert largest <= CFG.c * (1 + 2**-22)
+    assert largest > 0.99 * CFG.c  # and the bound is felt
+
+
+def train_critic(real, fake, c=0.1, steps=800):
+    """A critic alone, on two fixed sets: the gap it reaches, and its Lipschitz bound."""
+    cfg = wgan.Config(shape=(2,), widths=(64, 64), c=c)
+    critic = wgan.Critic(cfg)
+
+    def gap(params, mutables, key, batch):
+        f = lambda x: critic.apply({"params": params["critic"]}, x).mean()  # noqa: E731
+        return f(batch["x"]) - f(batch["fake"]), ({}, mutables)
+
+    import optax
+
+    tx = optax.chain(ascend(optax.rmsprop(2e-3, decay=0.99)), clip_weights(c))
+    method = close(
+        lambda key, batch: {"params": {"critic": critic.init(key, batch["x"])["params"]}},
+        player("critic", gap, tx),
+    )
+    batch = {"x": real, "fake": fake}
+    state, step = method.init(jax.random.key(0), batch), compile_step(method.train_step)
+    metrics = {}
+    for _ in range(steps):
+        state, metrics = step(jax.random.key(0), state, batch)
+    norms = [
+        np.linalg.norm(np.float64(layer["kernel"]), 2)
+        for layer in state.params["critic"]["MLP_0"].values()
+    ]
+    return float(metrics["critic_loss"]), np.prod(norms)
+
+
+def w1(a, b):
+    cost = cdist(a, b)
+    return cost[linear_sum_assignment(cost)].mean()
+
+
+def test_the_gap_bounds_and_orders_as_the_wasserstein_distance():
+    """gap / Lipschitz constant ≤ W₁ of the same samples (duality), and larger where W₁ is."""
+    real = points(128)
+    gaps, distances = [], []
+    for shift in (0.5, 1.0, 2.0):
+        fake = points(128, seed=1) + np.float32([shift, 0])
+        gap, lipschitz = train_critic(real, fake)
+        gaps.append(gap)
+        distances.append(w1(real, fake))
+        assert 0 < gap / lipschitz <= distances[-1]
+        assert gap / lipschitz > 0.2 * distances[-1]  # the bound is not empty
+    assert distances == sorted(distances) and gaps == sorted(gaps)
+
+
+def test_each_players_move_leaves_the_other_alone():
+    frozen = dataclasses.replace(CFG, n_critic=1)
+    import optax
+
+    method = wgan.method(frozen, optax.set_to_zero())
+    state = method.init(jax.random.key(0), {"x": points(16)})
+    new, _ = jax.jit(method.train_step)(jax.random.key(0), state, {"x": points(16)})
+    jax.tree.map(
+        np.testing.assert_array_equal, state.params["generator"], new.params["generator"]
+    )
+
+
+def test_learns_a_shifted_gaussian():
+    """Learning test: the samples' mean must come near the data's, from 3 away."""
+    cfg = wgan.Config(shape=(2,), widths=(32, 32), latent=4, m=64, c=0.05, learning_rate=1e-3)
+    method, rng = wgan.method(cfg), np.random.default_rng(0)
+    data = lambda: {"x": (rng.normal(size=(cfg.batch_size, 2)) * 0.5 + [3, -1]).astype("f")}  # noqa: E731
+    state, step = method.init(jax.random.key(0), data()), compile_step(method.train_step)
+    for _ in range(400):
+        state, _ = step(jax.random.key(1), state, data())
+    x = wgan.sample(cfg, state.variables, jax.random.key(2), 1000)
+    assert np.linalg.norm(np.mean(np.asarray(x), 0) - [3, -1]) < 0.5
+
+
+def test_config_counts_what_a_step_eats():
+    assert wgan.Config().batch_size == 64 * 5
+    assert (wgan.Config().c, wgan.Config().learning_rate) == (0.01, 5e-5)  # Algorithm 1
+
+
+def test_a_batch_that_cannot_be_split_is_refused():
+    method = wgan.method(CFG)
+    state = method.init(jax.random.key(0), {"x": points(6)})
+    with pytest.raises(ValueError, match="multiple of 3"):
+        method.train_step(jax.random.key(0), state, {"x": points(7)})
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(c=0.0), "Config.c"),
+        (dict(n_critic=0), "Config.n_critic"),
+        (dict(shape=(4, 4)), "Config.shape"),
+        (dict(channels=()), "Config.channels"),
+    ],
+)
+def test_an_impossible_config_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(CFG, **change)

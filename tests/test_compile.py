@@ -1,0 +1,111 @@
+"""Compiling: what jit, pmap and inner steps promise."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gengen import rng
+from gengen.compile import compile_step
+from gengen.steps import descent, method
+
+
+def noisy_regression(params, mutables, key, batch):
+    x = batch["x"] + rng.normal(key, batch["x"].shape)
+    return jnp.mean((x @ params["w"] - 1) ** 2), ({"size": jnp.float32(len(x))}, mutables)
+
+
+@pytest.fixture
+def model():
+    return method(
+        lambda key, batch: {"params": {"w": jax.random.normal(key, (3, 1))}},
+        descent(noisy_regression, optax.adam(0.1)),
+    )
+
+
+def batches(num):
+    draws = np.random.default_rng(0).normal(size=(num, 16, 3))
+    return {"x": jnp.asarray(draws, jnp.float32)}
+
+
+def first(batch):
+    return {"x": batch["x"][0]}
+
+
+def test_noise_and_gradients_do_not_depend_on_the_number_of_devices(model):
+    results = []
+    for devices in (1, 2, 8):
+        step = compile_step(model.train_step, "pmap", num_devices=devices)
+        state = model.init(jax.random.key(0), first(batches(1)))
+        for i in range(3):
+            state, metrics = step(jax.random.key(1), state, {"x": batches(3)["x"][i]})
+        assert step.num_devices == devices
+        assert metrics["loss"].shape == () and float(metrics["size"]) == 16 / devices
+        results.append(np.asarray(step.get(state).params["w"]))
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-5)
+    np.testing.assert_allclose(results[2], results[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+def test_inner_steps_are_the_same_steps(model, mode):
+    many = compile_step(model.train_step, mode, inner=4)
+    one = compile_step(model.train_step)
+    data = batches(4)
+    a, mean = many(jax.random.key(1), model.init(jax.random.key(0), first(data)), data)
+    b, losses = model.init(jax.random.key(0), first(data)), []
+    for i in range(4):
+        b, metrics = one(jax.random.key(1), b, {"x": data["x"][i]})
+        losses.append(float(metrics["loss"]))
+    a = many.get(a)
+    assert int(a.step) == 4
+    np.testing.assert_allclose(a.params["w"], b.params["w"], rtol=1e-5)
+    assert float(mean["loss"]) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_what_is_shared_is_not_split(model):
+    def step(key, state, indices, arrays):
+        return model.train_step(key, state, {"x": arrays["x"][indices]})
+
+    finals = []
+    for mode in ("jit", "pmap"):
+        compiled = compile_step(step, mode)
+        arrays = compiled.put({"x": batches(1)["x"][0]})
+        state = compiled.put(model.init(jax.random.key(0), first(batches(1))))
+        state, _ = compiled(jax.random.key(1), state, jnp.arange(16), arrays)
+        finals.append(np.asarray(compiled.get(state).params["w"]))
+    np.testing.assert_allclose(*finals, rtol=1e-5)
+
+
+def test_pmap_compiles_once_for_put_and_for_its_own_output(model):
+    traces = []
+
+    def step(*args):
+        traces.append(1)
+        return model.train_step(*args)
+
+    compiled = compile_step(step, "pmap")
+    state = model.init(jax.random.key(0), first(batches(1)))
+    for _ in range(3):
+        state, _ = compiled(jax.random.key(1), state, first(batches(1)))
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda step: compile_step(step, "tpu"), "mode = 'tpu'"),
+        (lambda step: compile_step(step, inner=0), "inner = 0"),
+        (lambda step: compile_step(step, "pmap", num_devices=99), "99 devices"),
+    ],
+)
+def test_bad_settings_are_refused(model, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(model.train_step)
+
+
+def test_a_batch_that_devices_cannot_share_is_refused(model):
+    step = compile_step(model.train_step, "pmap")
+    state = model.init(jax.random.key(0), first(batches(1)))
+    with pytest.raises(ValueError, match="multiple of 8"):
+        step(jax.random.key(0), state, {"x": jnp.zeros((12, 3))})

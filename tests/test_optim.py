@@ -1,0 +1,55 @@
+"""Transforms of updates: signs, sets, replicas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gengen.optim import ascend, clip_weights, keep_params_in, replica_mean
+from gengen.rng import AXIS
+
+
+def updated(tx, params, grads):
+    updates, _ = tx.update(grads, tx.init(params), params)
+    return optax.apply_updates(params, updates)
+
+
+def test_ascend_climbs_and_still_decays_weights():
+    params, grads = {"w": jnp.array([2.0])}, {"w": jnp.array([0.0])}
+    tx = ascend(optax.adamw(0.1, weight_decay=0.5))
+    # No gradient: only the decay acts, and it shrinks; flipped after AdamW it would grow.
+    np.testing.assert_allclose(updated(tx, params, grads)["w"], [2 - 0.1 * 0.5 * 2], rtol=1e-6)
+    up = updated(ascend(optax.sgd(0.1)), params, {"w": jnp.array([3.0])})
+    np.testing.assert_allclose(up["w"], [2.3], rtol=1e-6)
+
+
+def test_clip_weights_projects_what_the_step_reaches():
+    params = {"w": jnp.array([0.5, -0.5, 0.05])}
+    tx = optax.chain(optax.sgd(1.0), clip_weights(0.1))
+    got = updated(tx, params, {"w": jnp.array([0.0, 0.0, -0.02])})["w"]
+    np.testing.assert_allclose(got, [0.1, -0.1, 0.07], rtol=1e-6)
+
+
+def test_keep_params_in_any_set():
+    onto_ball = lambda p: optax.projections.projection_l2_ball(p, 1.0)  # noqa: E731
+    tx = optax.chain(optax.sgd(1.0), keep_params_in(onto_ball))
+    got = updated(tx, {"w": jnp.array([0.0, 0.0])}, {"w": jnp.array([-3.0, -4.0])})["w"]
+    np.testing.assert_allclose(got, [0.6, 0.8], rtol=1e-6)
+
+
+def test_replica_mean_is_the_mean_of_gradients_under_pmap_and_the_identity_without():
+    tx = replica_mean()
+    grads = {"w": jnp.arange(8.0)[:, None]}
+    mean = jax.pmap(lambda g: tx.update(g, tx.init(g), g)[0], axis_name=AXIS)(grads)
+    np.testing.assert_array_equal(mean["w"], np.full((8, 1), 3.5))
+    alone, _ = jax.jit(lambda g: tx.update(g, tx.init(g), g))(grads)
+    np.testing.assert_array_equal(alone["w"], grads["w"])
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(ValueError, match="c = -1"):
+        clip_weights(-1)
+    tx = keep_params_in(lambda p: p)
+    with pytest.raises(ValueError, match="needs the parameters"):
+        tx.update({"w": jnp.zeros(1)}, tx.init({"w": jnp.zeros(1)}))

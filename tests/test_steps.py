@@ -1,0 +1,102 @@
+"""The algebra of steps, on problems small enough for pen and paper."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gengen.steps import descent, method, player, repeat, sequence, with_ema
+
+KEY = jax.random.key(0)
+
+
+def start(params, step, batch=None):
+    m = method(lambda key, batch: {"params": params}, step)
+    return m, m.init(KEY, batch or {"x": jnp.zeros((4, 1))})
+
+
+def pull(params, mutables, key, batch):
+    """½ Σ (p - mean x)²: its gradient is p - mean x."""
+    value = sum(0.5 * jnp.sum((p - batch["x"].mean()) ** 2) for p in jax.tree.leaves(params))
+    return value, ({"seen": batch["x"].sum()}, mutables)
+
+
+def test_descent_takes_one_step_of_the_optimiser():
+    m, state = start({"w": jnp.array([3.0])}, descent(pull, optax.sgd(0.5)))
+    state, metrics = m.train_step(KEY, state, {"x": jnp.ones((4, 1))})
+    assert float(state.params["w"][0]) == 3 - 0.5 * (3 - 1)
+    assert float(metrics["loss"]) == 2.0 and float(metrics["seen"]) == 4.0
+    assert int(state.step) == 1
+
+
+def test_players_move_alone_and_in_turn():
+    """Alternating gradient play of min_x max_y xy, by hand."""
+
+    def value(params, mutables, key, batch):
+        return params["x"] * params["y"], ({}, mutables)
+
+    game = sequence(player("y", value, optax.sgd(-0.5)), player("x", value, optax.sgd(0.5)))
+    m, state = start({"x": jnp.array(1.0), "y": jnp.array(2.0)}, game)
+    state, metrics = m.train_step(KEY, state, {"x": jnp.zeros((1, 1))})
+    y = 2.0 + 0.5 * 1.0
+    assert float(state.params["y"]) == y
+    assert float(state.params["x"]) == 1.0 - 0.5 * y  # sees the new y
+    assert set(metrics) == {"y_loss", "x_loss"}
+
+
+def test_repeat_gives_each_inner_step_a_fresh_part_of_the_batch():
+    m, state = start({"w": jnp.array([0.0])}, repeat(descent(pull, optax.sgd(1.0)), 2))
+    x = jnp.arange(6.0)[:, None]  # parts: 0, 2, 4 and 1, 3, 5
+    state, metrics = m.train_step(KEY, state, {"x": x})
+    assert float(state.params["w"][0]) == 3.0  # lr 1 jumps to the mean of the last part
+    assert float(metrics["seen"]) == (0 + 2 + 4 + 1 + 3 + 5) / 2
+
+
+def test_repeat_draws_fresh_noise_each_time():
+    def noisy(params, mutables, key, batch):
+        return params["w"] * jax.random.normal(key), ({}, mutables)
+
+    m, state = start({"w": jnp.array(0.0)}, repeat(descent(noisy, optax.sgd(1.0)), 2))
+    once, state1 = start({"w": jnp.array(0.0)}, descent(noisy, optax.sgd(1.0)))
+    two, _ = m.train_step(KEY, state, {"x": jnp.zeros((2, 1))})
+    one, _ = once.train_step(KEY, state1, {"x": jnp.zeros((2, 1))})
+    assert float(two.params["w"]) != 2 * float(one.params["w"])
+
+
+def test_ema_is_the_recursion_by_hand():
+    step = with_ema(descent(pull, optax.sgd(0.1)), 0.5, warmup=False)
+    m, state = start({"w": jnp.array([4.0])}, step)
+    w = ema = 4.0
+    for _ in range(3):
+        state, _ = m.train_step(KEY, state, {"x": jnp.zeros((1, 1))})
+        w *= 0.9
+        ema = 0.5 * ema + 0.5 * w
+        np.testing.assert_allclose(state.ema["w"], [ema], rtol=1e-6)
+    np.testing.assert_array_equal(state.variables["params"]["w"], state.ema["w"])
+
+
+def test_ema_warms_up():
+    m, state = start({"w": jnp.array([4.0])}, with_ema(descent(pull, optax.sgd(0.5)), 0.999))
+    state, _ = m.train_step(KEY, state, {"x": jnp.zeros((1, 1))})
+    d = 1 / 10  # (1 + 0) / (10 + 0)
+    np.testing.assert_allclose(state.ema["w"], [d * 4 + (1 - d) * 2], rtol=1e-6)
+
+
+def test_mutables_are_what_the_loss_returns():
+    def loss(params, mutables, key, batch):
+        return jnp.sum(params["w"]), ({}, {"stats": {"n": mutables["stats"]["n"] + 1}})
+
+    m = method(
+        lambda key, batch: {"params": {"w": jnp.ones(2)}, "stats": {"n": jnp.int32(0)}},
+        descent(loss, optax.sgd(0.1)),
+    )
+    state = m.init(KEY, {"x": jnp.zeros((1, 1))})
+    state, _ = m.train_step(KEY, state, {"x": jnp.zeros((1, 1))})
+    assert int(state.variables["stats"]["n"]) == 1
+
+
+@pytest.mark.parametrize("make", [lambda s: repeat(s, 0), lambda s: with_ema(s, 1.0)])
+def test_impossible_settings_are_refused(make):
+    with pytest.raises(ValueError, match="= (0|1.0)"):
+        make(descent(pull, optax.sgd(0.1)))
