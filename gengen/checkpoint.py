@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: Orbax writes them, a manifest of hashes vouches for them.
+"""Checkpoints that are whole or not there: Orbax writes them, a manifest of hashes vouches.
 
 Orbax makes a save atomic, but reads a flipped bit back without a word. So each step's folder gets a
 `MANIFEST.json` with the SHA-256 of every file, written last: a step without one was never finished,

@@ -1,7 +1,7 @@
 """The training loop: it knows a `Method`, a `Dataset` and a run directory, and nothing of families.
 
-Every step is a function of (seed, step): its batch, its noise. So a run that was stopped and resumed
-is, bit for bit, the run that was not.
+Every step is a function of (seed, step): its batch, its noise. So a run that was stopped and
+resumed is, bit for bit, the run that was not.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def run(
         Diverged: when a logged metric is not finite; that state is not saved.
     """
     out = Path(out)
-    intervals = {"log": log_every, "save": save_every, "preview": preview_every}
-    _check_positive(steps=steps, batch_size=batch_size, inner=inner, **intervals)
+    _check_positive(steps=steps, batch_size=batch_size, inner=inner, log_every=log_every)
+    _check_positive(save_every=save_every, preview_every=preview_every)
     inner = min(inner or default_inner(), steps)
 
     def train_step(key: Key, state: TrainState, indices: Array, arrays: Batch):
@@ -139,7 +139,8 @@ def run(
             state, metrics = compiled[k](train_key, state, indices, arrays)
             step += k
             record.add(k, metrics)
-            last = step == steps or stop.is_set()
+            stopping = stop.is_set()  # asked once: a signal may come at any line below
+            last = step == steps or stopping
             if last or step % due["log"] == 0:
                 record.write(step)
             if last or step % due["save"] == 0:
@@ -148,7 +149,7 @@ def run(
             if preview and (step == steps or step % due["preview"] == 0):
                 with record.paused():
                     _draw(preview, get(state), preview_key, data, out, step)
-            if stop.is_set() and step < steps:
+            if stopping and step < steps:
                 raise Interrupted(f"stopped at step {step} of {steps}; checkpoint saved in {out}")
     write_report(out)
     return get(state)
@@ -267,7 +268,7 @@ def _stop_signals() -> Iterator[threading.Event]:
     def ask(signum: int, frame: Any) -> None:
         stop.set()
         _say("stopping after this step; once more to stop at once")
-        signal.signal(signum, before[signum])
+        signal.signal(signum, before[signal.Signals(signum)])
 
     before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -56,7 +56,7 @@ def table(folder: Path) -> str:
     lines = [
         "# Results",
         "",
-        "Made by `make results` from the files in `results/`, which recipes write with `--results`.",
+        "Made by `make results` from `results/*.json`, which recipes write with `--results`.",
         "",
     ]
     for path in sorted(Path(folder).glob("*.json")):

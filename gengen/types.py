@@ -24,8 +24,7 @@ Metrics = dict[str, Array]  # scalars, by name
 Shape = tuple[int, ...]
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """Everything that training changes, as arrays: no function, no optimiser object, no key.
 
     Attributes:

@@ -45,7 +45,9 @@ def batch(case: Case, num: int | None = None, seed: int = 0) -> Batch:
     return draw(case.cfg, num or case.cfg.batch_size, seed)
 
 
-DDPM = dict(shape=(8, 8, 1), patch=2, channels=(8,), blocks=(1,), T=20, groups=4, batch_size=16)
+DDPM: dict[str, Any] = dict(
+    shape=(8, 8, 1), patch=2, channels=(8,), blocks=(1,), T=20, groups=4, batch_size=16
+)
 CASES = {
     "ddpm": Case("ddpm", ddpm.Config(**DDPM), ddpm.method, ddpm.sample),
     "ddpm-v-attention": Case(

@@ -37,7 +37,7 @@ def test_noise_and_gradients_do_not_depend_on_the_number_of_devices(model):
     results = []
     for devices in (1, 2, 8):
         step = compile_step(model.train_step, "pmap", num_devices=devices)
-        state = model.init(jax.random.key(0), first(batches(1)))
+        state, metrics = model.init(jax.random.key(0), first(batches(1))), {}
         for i in range(3):
             state, metrics = step(jax.random.key(1), state, {"x": batches(3)["x"][i]})
         assert step.num_devices == devices

@@ -1,5 +1,7 @@
 """Transforms of updates: signs, sets, replicas."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from gengen.optim import ascend, clip_weights, keep_params_in, replica_mean
 from gengen.rng import AXIS
 
 
-def updated(tx, params, grads):
+def updated(tx, params, grads) -> Any:
     updates, _ = tx.update(grads, tx.init(params), params)
     return optax.apply_updates(params, updates)
 
@@ -43,6 +45,7 @@ def test_replica_mean_is_the_mean_of_gradients_under_pmap_and_the_identity_witho
     grads = {"w": jnp.arange(8.0)[:, None]}
     mean = jax.pmap(lambda g: tx.update(g, tx.init(g), g)[0], axis_name=AXIS)(grads)
     np.testing.assert_array_equal(mean["w"], np.full((8, 1), 3.5))
+    alone: Any
     alone, _ = jax.jit(lambda g: tx.update(g, tx.init(g), g))(grads)
     np.testing.assert_array_equal(alone["w"], grads["w"])
 

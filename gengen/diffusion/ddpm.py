@@ -13,7 +13,8 @@ Reverse, noise to data, with a network's guess ε̂(z_t, t) of the noise:
 
 Training minimises E ‖ε - ε̂(√ᾱ_t x + √(1-ᾱ_t) ε, t)‖², the paper's L_simple: the evidence bound
 
-    -ln p(x) ≤ KL(q(z_T|x) ‖ N(0,I)) + Σ_{t≥2} E KL(q(z_{t-1}|z_t,x) ‖ p(z_{t-1}|z_t)) - E ln p(x|z_1)
+    -ln p(x) ≤ KL(q(z_T|x) ‖ N(0,I)) + Σ_{t≥2} E KL(q(z_{t-1}|z_t,x) ‖ p(z_{t-1}|z_t))
+               - E ln p(x|z_1)
 
 with its weights β_t²/(2σ_t²(1-β_t)(1-ᾱ_t)) left out. Slides that print σ_t so that every weight is
 ½ (`variance="unit"`) describe the loss, not a sampler: see `schedule.reverse_variances`.
@@ -42,7 +43,8 @@ from gengen.diffusion.schedule import (
 )
 from gengen.nn.mlp import TimeMLP
 from gengen.nn.unet import UNet
-from gengen.steps import descent, method as close, with_ema
+from gengen.steps import descent, with_ema
+from gengen.steps import method as close
 from gengen.types import (
     Array,
     Batch,
@@ -277,7 +279,7 @@ def _log_density(x: Array, mean: Array, sigma: float) -> Array:
 
 
 def _log_bin(x: Array, mean: Array, sigma: float, levels: int) -> Array:
-    """ln P(bin of x) under N(mean, σ²); the first and last bins reach to infinity."""
+    """Ln P(bin of x) under N(mean, σ²); the first and last bins reach to infinity."""
     half = 1 / (levels - 1)
     upper = jnp.where(x > 1 - half, jnp.inf, (x + half - mean) / sigma)
     lower = jnp.where(x < -1 + half, -jnp.inf, (x - half - mean) / sigma)

@@ -1,4 +1,4 @@
-r"""Noise schedules: how fast the forward process q(z_t | z_{t-1}) = N(√(1-β_t) z_{t-1}, β_t I) forgets.
+r"""Noise schedules: how fast q(z_t | z_{t-1}) = N(√(1-β_t) z_{t-1}, β_t I) forgets.
 
 Everything is computed in float64 NumPy, and step t ∈ 1..T stands at index t-1.
 """
@@ -49,7 +49,7 @@ def linear_schedule(T: int, start: float = 0.1, end: float = 20.0) -> Schedule:
 
 
 def cosine_schedule(T: int, s: float = 0.008) -> Schedule:
-    """ᾱ_t = f(t)/f(0), f(t) = cos²(π/2 · (t/T + s)/(1 + s)) (Nichol & Dhariwal 2021, 2102.09672)."""
+    """ᾱ_t = f(t)/f(0), f(t) = cos²(π/2 (t/T + s)/(1 + s)) (Nichol & Dhariwal, 2102.09672)."""
     _check_num_steps(T)
     f = np.cos(np.pi / 2 * (np.arange(T + 1) / T + s) / (1 + s)) ** 2
     return from_betas(np.clip(1 - f[1:] / f[:-1], 1e-12, MAX_BETA))

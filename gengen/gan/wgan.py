@@ -4,11 +4,11 @@ Arjovsky, Chintala & Bottou 2017, *Wasserstein GAN* (1701.07875). By Kantorovich
 
     W₁(p, q) = sup { E_p f - E_q f : f 1-Lipschitz }
 
-The critic f climbs E_p f(x) - E f(g(z)) over weights in [-c, c], whose functions are K-Lipschitz for
-some K; the generator g descends the gap that is left. Algorithm 1:
+The critic f climbs E_p f(x) - E f(g(z)) over weights in [-c, c], whose functions are K-Lipschitz
+for some K; the generator g descends the gap that is left. Algorithm 1:
 
     for each step:
-        n_critic times:  m fresh data, m fresh z;  f climbs by RMSProp;  its weights are clipped to c
+        n_critic times:  m fresh data, m fresh z;  f climbs by RMSProp;  weights are clipped to c
         m fresh z;  g descends -E f(g(z)) by RMSProp
 
 So one train step uses n_critic · m examples: that is `Config.batch_size`. `critic_loss` is the gap,
@@ -28,7 +28,8 @@ from gengen import rng
 from gengen.nn.conv import ConvDecoder, ConvEncoder
 from gengen.nn.mlp import MLP
 from gengen.optim import ascend, clip_weights
-from gengen.steps import method as close, player, repeat, sequence
+from gengen.steps import method as close
+from gengen.steps import player, repeat, sequence
 from gengen.types import (
     Array,
     Batch,

@@ -1,7 +1,9 @@
 """A judge of digits that no generative model of gengen was trained with: a calibrated SVM.
 
 It is fixed here, in code, and fitted on real training digits whenever it is needed: nothing is
-stored. Its answers are only meaningful beside those for real held-out digits.
+stored. Its answers mean something only beside those for real held-out digits, and for images that
+are near digits: pure noise it calls a 2, and is sure of it. So look at the shares of the classes
+and at `memorisation.nearest_distances` too, and at the pictures.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from gengen.rng import AXIS, axis_is_bound
-from gengen.types import Array
+from gengen.types import Array, InputError
 
 
 class GroupNorm(nn.Module):
@@ -29,8 +29,10 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, modulation: Array | None = None) -> Array:
-        """Normalise x [B, ..., C]; then, by `modulation` [B, 2C], scale by 1 + m₁ and shift by m₂."""
+        """Normalise x [B, ..., C]; by `modulation` [B, 2C], then scale by 1 + m₁, shift by m₂."""
         channels = x.shape[-1]
+        if channels % self.groups:
+            raise InputError(f"{channels} channels cannot be shared by {self.groups} groups")
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
         space = tuple(range(1, x.ndim - 1))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 WIDTH, HEIGHT = 440, 236
-LEFT, RIGHT, TOP, BOTTOM = 50, 428, 12, 194  # of the area that is drawn into
+LEFT, RIGHT, TOP, BOTTOM = 62, 420, 12, 194  # of the area that is drawn into
 LOG_FROM = 20.0  # largest over smallest value, from which a logarithmic axis tells more
 HUGE = 1e100  # beyond it a value counts as not finite: differences of two would overflow
 MAX_POINTS = 500  # of a path: about one per pixel

@@ -108,7 +108,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _is_row(row: Any) -> bool:
-    return isinstance(row, dict) and _is_number(row.get("step")) and np.isfinite(row["step"])
+    return isinstance(row, dict) and _is_number(row.get("step")) and bool(np.isfinite(row["step"]))
 
 
 def _is_number(value: Any) -> bool:
@@ -156,9 +156,7 @@ def _story(config: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]
     }
 
 
-def _summary(
-    config: dict[str, Any], data: dict[str, Any], steps: str, time: str, rate: str
-) -> str:
+def _summary(config: dict[str, Any], data: dict[str, Any], steps: str, time: str, rate: str) -> str:
     """The run in one sentence, of what is known of it."""
     text = _literal(config.get("model", "A model"))
     if _is_number(config.get("parameters")):

@@ -185,11 +185,11 @@ def test_several_times_for_each_example():
         batch = {"x": np.ones((4, 2), np.float32)}
         state = method.init(jax.random.key(0), batch)
         step = jax.jit(method.train_step)
-        losses[times] = [
-            float(step(jax.random.key(i), state, batch)[1]["loss"]) for i in range(40)
-        ]
+        losses[times] = [float(step(jax.random.key(i), state, batch)[1]["loss"]) for i in range(40)]
     assert np.std(losses[64]) < 0.4 * np.std(losses[1])  # in theory 1/8, with stratified t
-    assert np.mean(losses[64]) == pytest.approx(np.mean(losses[1]), abs=4 * np.std(losses[1]) / 6)
+    assert np.mean(losses[64]) == pytest.approx(
+        np.mean(losses[1]), abs=4 * float(np.std(losses[1])) / 6
+    )
 
 
 @pytest.mark.parametrize(

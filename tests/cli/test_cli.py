@@ -1,0 +1,231 @@
+"""The command as a user types it: words, exit codes, streams."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gengen.checkpoint import steps_in
+from gengen.cli import main
+from gengen.cli.settings import configure, from_json
+from gengen.diffusion import ddpm
+
+SMALL_DDPM = ("patch=2", "channels=8", "blocks=1", "groups=4", "T=10", "batch_size=8")
+SMALL_WGAN = ("widths=8,8", "latent=2", "m=8")
+
+
+def settings(words):
+    return [part for word in words for part in ("--set", word)]
+
+
+def gengen(*words, cwd=None, **options):
+    """Run in a process of its own, on one device as users do."""
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    env["PYTHONPATH"] = str(Path(__file__).parents[2])
+    return subprocess.run(
+        [sys.executable, "-m", "gengen", *map(str, words)],
+        cwd=cwd, env=env | options.pop("env", {}), capture_output=True, text=True, **options,
+    )  # fmt: skip
+
+
+def start(*words, cwd):
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    env["PYTHONPATH"] = str(Path(__file__).parents[2])
+    return subprocess.Popen(
+        [sys.executable, "-m", "gengen", *map(str, words)],
+        cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for(condition, process, seconds=180):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_help_does_not_import_jax():
+    code = "import sys; from gengen.cli import main; main(['list']); sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_list(capsys):
+    assert main(["list", "--json"]) == 0
+    models = {model["name"]: model for model in json.loads(capsys.readouterr().out)}
+    assert models["ddpm"]["family"] == "diffusion" and models["wgan"]["trained_by"] == "method"
+    assert main(["list"]) == 0
+    assert "ddpm" in capsys.readouterr().out
+
+
+def test_train_resume_sample(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train = ["train", "wgan", "--data", "grid25", "--out", "run", *settings(SMALL_WGAN)]
+    assert main([*train, "--steps", "4"]) == 0
+    assert "report: run/report.html" in capsys.readouterr().err
+    # What is not given is as it was: data, seed, settings.
+    assert main(["train", "wgan", "--out", "run", "--steps", "6", "--resume"]) == 0
+    assert "resuming run at step 4" in capsys.readouterr().err
+    assert main(["sample", "run", "--num", "300", "--seed", "1", "--out", "x.npz"]) == 0
+    assert main(["sample", "run", "--num", "300", "--seed", "1", "--out", "again.npz"]) == 0
+    with np.load("x.npz") as x, np.load("again.npz") as again:
+        assert x["arr_0"].shape == (300, 2) and x["arr_0"].dtype == np.float32
+        np.testing.assert_array_equal(x["arr_0"], again["arr_0"])
+    assert main(["sample", "run", "--out", "x.png"]) == 0
+    with Image.open("x.png") as picture:
+        assert picture.size[0] > 100
+    captured = capsys.readouterr()
+    assert captured.out == ""  # all of it was progress, on stderr
+
+
+def test_images_are_sampled_as_bytes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train = ["train", "ddpm", "--data", "digits", "--steps", "2", "--out", "run"]
+    assert main([*train, *settings(SMALL_DDPM)]) == 0
+    assert json.loads(Path("run/config.json").read_text())["config"]["shape"] == [8, 8, 1]
+    words = ["sample", "run", "--num", "5", "--out", "x.npz"]
+    assert main([*words, "--set", "sampler=ddim", "--set", "sample_steps=3"]) == 0
+    with np.load("x.npz") as x:
+        assert x["arr_0"].shape == (5, 8, 8, 1) and x["arr_0"].dtype == np.uint8
+
+
+@pytest.fixture(scope="module")
+def a_run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    train = ["train", "wgan", "--data", "ring8", "--steps", "2", "--out", str(out)]
+    assert main([*train, *settings(SMALL_WGAN)]) == 0
+    return out
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("train dpm", "no model 'dpm': did you mean ddpm?"),
+        ("train ddpm --data minst5k", "did you mean 'mnist5k'?"),
+        ("train ddpm --data digits --set chanels=8", "did you mean channels?"),
+        ("train ddpm --data digits --set T=ten", "T = 'ten' cannot be read as int"),
+        ("train ddpm --data digits --set T", "FIELD=VALUE"),
+        ("train ddpm --data digits --steps -1", "steps = -1"),
+        ("train ddpm --data digits --out {run}", "pass --resume"),
+        ("train wgan --out {run} --steps 3 --resume --set c=0.5", "c was 0.01, now 0.5"),
+        ("train wgan --out {run} --steps 3 --resume --seed 4", "seed was 0, now 4"),
+        ("train wgan --out {run} --resume --data grid25", "data.name"),
+        ("train ddpm --out {run} --resume", "the run is of wgan, not of ddpm"),
+        ("train ddpm --data {tmp}/nothing.npz", "nothing.npz"),
+        ("train ddpm --data {tmp}/nan.npz", "NaN"),
+        ("train ddpm --data {tmp}/rank.npz", "rank.npz"),
+        ("train ddpm --data {tmp}/empty.npz", "empty.npz"),
+        ("train ddpm --data digits --out {tmp}/nan.npz/run", "cannot write"),
+        ("sample {tmp}", "holds no run"),
+        ("sample {run} --num 0", "--num 0"),
+        ("sample {run} --out {tmp}/x.gif", ".png or .npz"),
+        ("sample {run} --out {tmp}/nan.npz", "--overwrite"),
+        ("sample {run} --out {tmp}/no/where.png", "no directory"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(words, message, a_run, tmp_path, capsys):
+    np.savez(tmp_path / "nan.npz", x=np.array([[0.0, np.nan]], np.float32))
+    np.savez(tmp_path / "rank.npz", x=np.zeros((2, 2, 2, 2, 2), np.float32))
+    np.savez(tmp_path / "empty.npz")
+    before = {p: p.read_bytes() for p in a_run.rglob("*") if p.is_file()}
+    line = words.format(run=a_run, tmp=tmp_path).split()
+    if line[0] == "train" and "--out" not in line:
+        line += ["--out", str(tmp_path / "new")]
+    assert main(line) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("gengen: ") and message in error and "\n" not in error, error
+    assert before == {p: p.read_bytes() for p in a_run.rglob("*") if p.is_file()}
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_missing_idx_file_is_named(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "fashion"
+    folder.mkdir()
+    (folder / "train-labels-idx1-ubyte").write_bytes(b"")
+    monkeypatch.setenv("GENGEN_DATA_DIR", str(tmp_path))
+    assert main(["train", "ddpm", "--data", "fashion", "--out", str(tmp_path / "new")]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "idx" in error and "\n" not in error
+    assert not (tmp_path / "new").exists()
+
+
+def test_unknown_words_exit_with_2(capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["train", "ddpm", "--stepz", "3"])
+    assert exit.value.code == 2
+    assert "--steps" in capsys.readouterr().err
+
+
+def test_config_round_trips_through_json():
+    cfg = configure(ddpm.Config(), ("channels=8,16", "sample_steps=5", "clip=False"))
+    assert cfg.channels == (8, 16) and cfg.sample_steps == 5 and cfg.clip is False
+    values = json.loads(json.dumps(cfg.__dict__))
+    assert from_json(ddpm.Config, values) == cfg
+    with pytest.raises(ValueError, match="heads_and_tails"):
+        from_json(ddpm.Config, values | {"heads_and_tails": 1})
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+    words = ["train", "wgan", "--data", "grid25", "--steps", "1000000", "--out", "run"]
+    words += [*settings(SMALL_WGAN), "--log-every", "50", "--preview-every", "1000000"]
+    process = start(*words, cwd=tmp_path)
+    log = tmp_path / "run" / "metrics.jsonl"
+    wait_for(lambda: log.exists() and log.stat().st_size > 0, process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1 and out == ""
+    assert "gengen train wgan --steps 1000000 --out run --resume" in err
+    (step,) = steps_in(tmp_path / "run" / "checkpoints")
+    assert f"stopped at step {step} of 1000000" in err
+    resumed = gengen("train", "wgan", "--steps", step + 5, "--out", "run", "--resume", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "\r" not in resumed.stderr  # no progress line where stderr is no terminal
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model, data, words", [("ddpm", "digits", SMALL_DDPM), ("wgan", "grid25", SMALL_WGAN)]
+)
+def test_killed_and_resumed_is_the_unbroken_run_bit_for_bit(tmp_path, model, data, words):
+    """SIGKILL at some moment after a checkpoint; then --resume: every array is the same."""
+    steps = 400
+    base = ["train", model, "--data", data, *settings(words), "--steps", steps, "--seed", 3]
+    base += ["--save-every", 50, "--log-every", 10, "--preview-every", 100]
+    whole = gengen(*base, "--out", "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    process = start(*base, "--out", "cut", cwd=tmp_path)
+    cut = tmp_path / "cut" / "checkpoints"
+    wait_for(lambda: any((cut / str(s) / "MANIFEST.json").exists() for s in steps_in(cut)), process)
+    process.kill()
+    process.communicate()
+    assert max(steps_in(cut)) < steps
+    resumed = gengen("train", model, "--steps", steps, "--out", "cut", "--resume", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming cut at step" in resumed.stderr
+    a, b = (read(tmp_path / name / "checkpoints" / str(steps)) for name in ("whole", "cut"))
+    assert a.keys() == b.keys() and len(a) > 10
+    for place in a:
+        np.testing.assert_array_equal(a[place], b[place], err_msg=place)
+    losses = [
+        [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "examples_per_s")}
+         for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "cut")
+    ]  # fmt: skip
+    assert losses[0] == losses[1]
+
+
+def read(path):
+    """Every array of a checkpoint, by its place."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+        tree = reader.restore(path / "default", args=ocp.args.StandardRestore())
+    return {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(tree)}

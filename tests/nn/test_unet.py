@@ -1,0 +1,107 @@
+"""The U-Net: shapes, what each option does, and what it refuses."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gengen.nn.unet import AttentionBlock, UNet, depth_to_space, space_to_depth, upsample
+
+KEY = jax.random.key(0)
+
+
+def build(x, **options):
+    net = UNet(x.shape[-1], **{"channels": (8, 16), "blocks": (1, 1), "groups": 4} | options)
+    t = jnp.arange(1, len(x) + 1)
+    variables = jax.jit(net.init)(KEY, x, t)
+    # The last layer starts at zero, and so do the blocks' last: give all of them something to do.
+    noise = lambda w: w + 0.1 * jax.random.normal(KEY, w.shape)  # noqa: E731
+    apply: Any = net.apply
+    return apply, jax.tree.map(noise, variables), t
+
+
+@pytest.mark.parametrize(
+    "shape, options",
+    [
+        ((7, 7, 1), {}),  # halved to 4, grown to 8, cut to 7
+        ((6, 10, 3), {"channels": (8, 8, 16), "blocks": (1, 0, 2)}),
+        ((12, 12, 2), {"patch": 4}),
+        ((8, 8, 1), {"attention": (4, 8), "heads": 2}),
+        ((8, 8, 1), {"dtype": jnp.bfloat16}),
+    ],
+)
+def test_output_has_the_shape_of_the_input_in_float32(shape, options):
+    x = jax.random.normal(KEY, (2, *shape))
+    apply, variables, t = build(x, **options)
+    out = jax.jit(apply)(variables, x, t)
+    assert out.shape == x.shape and out.dtype == jnp.float32
+    assert np.all(np.isfinite(out)) and np.std(out) > 0
+    assert all(w.dtype == jnp.float32 for w in jax.tree.leaves(variables))
+
+
+def test_starts_at_zero_output():
+    x = jax.random.normal(KEY, (2, 8, 8, 1))
+    net = UNet(1, (8,), (1,), groups=4)
+    t = jnp.array([1, 2])
+    np.testing.assert_array_equal(net.apply(net.init(KEY, x, t), x, t), 0)
+
+
+def test_the_time_matters_and_examples_do_not_mix():
+    x = jax.random.normal(KEY, (2, 8, 8, 1))
+    apply, variables, t = build(x, attention=(4,))
+    out = apply(variables, x, t)
+    assert np.abs(apply(variables, x, t + 5) - out).max() > 1e-3
+    alone = apply(variables, x[1:], t[1:])
+    np.testing.assert_allclose(alone[0], out[1], atol=1e-4)
+
+
+def test_attention_is_where_asked():
+    x = jax.random.normal(KEY, (1, 8, 8, 1))
+    count = lambda attention: sum(  # noqa: E731
+        name.startswith("AttentionBlock") for name in build(x, attention=attention)[1]["params"]
+    )
+    assert [count(a) for a in [(), (4,), (8,), (4, 8)]] == [0, 1, 2, 3]  # 8: down and up
+
+
+def test_attention_joins_every_position():
+    """Without its zero start and the norm before it, a gradient goes from each pixel to each."""
+    x = jax.random.normal(KEY, (1, 4, 4, 8))
+    block = AttentionBlock(2, 4, jnp.float32)
+    variables = jax.tree.map(lambda w: w + 0.3, block.init(KEY, x))
+    corner = lambda x: jnp.asarray(block.apply(variables, x))[0, 0, 0].sum()  # noqa: E731
+    assert np.abs(jax.grad(corner)(x)).min() > 0
+
+
+def test_dropout_acts_in_training_only():
+    x = jax.random.normal(KEY, (2, 8, 8, 1))
+    apply, variables, t = build(x, dropout=0.5)
+    still = apply(variables, x, t)
+    np.testing.assert_array_equal(still, apply(variables, x, t))
+    a, b = (apply(variables, x, t, train=True, rngs={"dropout": jax.random.key(i)}) for i in (1, 2))
+    assert np.abs(a - b).max() > 1e-3
+
+
+def test_folding_pixels_is_undone_exactly():
+    x = jnp.arange(2 * 4 * 6 * 3.0).reshape(2, 4, 6, 3)
+    folded = space_to_depth(x, 2)
+    assert folded.shape == (2, 2, 3, 12)
+    np.testing.assert_array_equal(folded[0, 0, 0], x[0, :2, :2].reshape(-1))
+    np.testing.assert_array_equal(depth_to_space(folded, 2), x)
+
+
+def test_upsample_repeats():
+    x = jnp.array([[1.0, 2.0], [3.0, 4.0]])[None, ..., None]
+    want = [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]]
+    np.testing.assert_array_equal(upsample(x)[0, ..., 0], want)
+
+
+def test_what_cannot_work_is_refused():
+    x = jnp.zeros((1, 8, 8, 1))
+    with pytest.raises(ValueError, match="patches of 3"):
+        build(x, patch=3)
+    with pytest.raises(ValueError, match="shared by 3 heads"):
+        build(x, attention=(8,), heads=3)
+    with pytest.raises(ValueError, match="shared by 5 groups"):
+        build(x, groups=5)
