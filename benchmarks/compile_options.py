@@ -1,4 +1,4 @@
-"""Do the CPU compile options of gengen.compile still win? Paired runs of the demo's train step.
+"""Do the CPU compile options of gengen.xla still win? Paired runs of the demo's train step.
 
 Prints the median of the ratios, pair by pair, of the step's time without the options and with them,
 so that a machine whose speed drifts does not mislead. Below 1 they should go.
@@ -15,9 +15,9 @@ import numpy as np
 import tyro
 
 from gengen import run_dir
-from gengen.compile import compiler_options
 from gengen.data import batch_indices, load, to_batch
 from gengen.diffusion import ddpm
+from gengen.xla import compiler_options
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gengen.rng import AXIS
-from gengen.steps import scan
 from gengen.types import InputError, Key, Metrics, PyTree, TrainState
+from gengen.xla import compiler_options, on_cpu, scan
 
 
 class CompiledStep(NamedTuple):
@@ -125,26 +125,9 @@ def _pmapped(step: Callable, batch_axis: int, num_devices: int) -> CompiledStep:
     return CompiledStep(run, put, get, num_devices)
 
 
-@cache
-def compiler_options() -> dict[str, Any]:
-    """XLA options that `benchmarks/compile_options.py` showed to win on this backend.
-
-    On CPU, jaxlib 0.10's fusion of convolutions makes their weight gradients 2-4 times slower than
-    no fusion. A jaxlib that does not know the option any more is left as it is.
-    """
-    if jax.default_backend() != "cpu":
-        return {}
-    options = {"xla_cpu_experimental_ynn_fusion_type": ""}
-    try:
-        jax.jit(lambda x: x, compiler_options=options).lower(jnp.zeros(())).compile()
-    except Exception:  # an unknown option is an error of XLA's own, of no fixed class
-        return {}
-    return options
-
-
 def default_inner() -> int:
-    """Train steps per dispatch: many where dispatch costs, one on CPU (see `steps.scan`)."""
-    return 1 if jax.default_backend() == "cpu" else 20
+    """Train steps per dispatch: many where dispatch costs, one on CPU (see `xla.scan`)."""
+    return 1 if on_cpu() else 20
 
 
 def use_compilation_cache() -> None:

@@ -24,16 +24,7 @@ from gengen import run_dir
 from gengen.checkpoint import Checkpoints, restore
 from gengen.compile import compile_step, default_inner
 from gengen.data import Dataset, batch_indices, to_batch
-from gengen.types import (
-    Array,
-    Batch,
-    InputError,
-    Key,
-    Method,
-    Metrics,
-    PyTree,
-    TrainState,
-)
+from gengen.types import Array, Batch, InputError, Key, Method, Metrics, PyTree, TrainState
 from gengen.viz.grid import picture, save_png
 from gengen.viz.report import write_report
 
@@ -195,11 +186,7 @@ def _draw(
 ) -> None:
     samples = np.asarray(preview(state.variables, key))
     image = picture(samples, reference=data.arrays.get("x"))
-    save_png(
-        out / "samples" / f"step_{step:08d}.png",
-        image,
-        scale=2 if samples.ndim == 4 else 1,
-    )
+    save_png(out / "samples" / f"step_{step:08d}.png", image, scale=2 if samples.ndim == 4 else 1)
 
 
 class _Record:
@@ -210,10 +197,7 @@ class _Record:
         self._bar = tqdm(total=steps, initial=step, unit="step", disable=None, dynamic_ncols=True)
         self._batch_size = batch_size
         self._pending: list[tuple[int, Metrics]] = []
-        self._seconds, self._since = (
-            0.0,
-            time.monotonic(),
-        )  # trained since the last line
+        self._seconds, self._since = (0.0, time.monotonic())  # trained since the last line
 
     def __enter__(self) -> _Record:
         return self

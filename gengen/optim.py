@@ -23,9 +23,7 @@ def ascend(tx: optax.GradientTransformation) -> optax.GradientTransformation:
     return optax.chain(optax.scale(-1.0), tx)
 
 
-def keep_params_in(
-    projection: Callable[[PyTree], PyTree],
-) -> optax.GradientTransformation:
+def keep_params_in(projection: Callable[[PyTree], PyTree]) -> optax.GradientTransformation:
     """Make the step end inside a set: the update becomes projection(params + update) - params.
 
     To be the *last* link of a chain. The sum params + update can miss the set by one rounding of

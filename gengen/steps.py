@@ -26,16 +26,8 @@ import jax.numpy as jnp
 import optax
 
 from gengen.optim import mean_over_replicas, replica_mean
-from gengen.types import (
-    Array,
-    Batch,
-    InputError,
-    Key,
-    Method,
-    Metrics,
-    PyTree,
-    TrainState,
-)
+from gengen.types import Array, Batch, InputError, Key, Method, Metrics, PyTree, TrainState
+from gengen.xla import run_once_options, scan
 
 Loss = Callable[[PyTree, PyTree, Key, Batch], tuple[Array, tuple[Metrics, PyTree]]]
 
@@ -148,12 +140,6 @@ def repeat(step: Step, n: int) -> Step:
     return Step(step.init, update)
 
 
-def scan(body: Callable, carry: PyTree, xs: PyTree, length: int) -> tuple[PyTree, PyTree]:
-    """`lax.scan`, unrolled on CPU, where the gradient of a convolution in a loop is 40× slower."""
-    on_cpu = jax.default_backend() == "cpu"
-    return jax.lax.scan(body, carry, xs, length, unroll=length if on_cpu else 1)
-
-
 def with_ema(step: Step, decay: float, warmup: bool = True) -> Step:
     """Follow `step` by ema ← d·ema + (1 - d)·params.
 
@@ -188,7 +174,6 @@ def method(init_variables: Callable[[Key, Batch], dict[str, PyTree]], step: Step
         step: what one train step does.
     """
 
-    @jax.jit  # Linen's init is slow when eager
     def init(key: Key, batch: Batch) -> TrainState:
         mutables = dict(init_variables(key, batch))
         params = mutables.pop("params")
@@ -199,4 +184,5 @@ def method(init_variables: Callable[[Key, Batch], dict[str, PyTree]], step: Step
         state, metrics = step.update(jax.random.fold_in(key, state.step), state, batch)
         return state.replace(step=state.step + 1), metrics
 
-    return Method(init, train_step)
+    # Linen's init is slow when eager, and it runs once.
+    return Method(jax.jit(init, compiler_options=run_once_options()), train_step)

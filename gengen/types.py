@@ -45,10 +45,7 @@ class TrainState(struct.PyTreeNode):
     @property
     def variables(self) -> dict[str, PyTree]:
         """What sampling wants: the EMA parameters if there are any, with the mutables."""
-        return {
-            "params": self.params if self.ema is None else self.ema,
-            **self.mutables,
-        }
+        return {"params": self.params if self.ema is None else self.ema, **self.mutables}
 
 
 class Method(NamedTuple):

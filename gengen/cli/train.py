@@ -52,10 +52,7 @@ def train(args: Train) -> None:
 
 
 def _config(
-    module: ModuleType,
-    data: Dataset,
-    changes: tuple[str, ...],
-    old: dict[str, Any] | None,
+    module: ModuleType, data: Dataset, changes: tuple[str, ...], old: dict[str, Any] | None
 ) -> Any:
     """The Config: of the run that goes on, or the default one for these data; then --set."""
     if old is not None:

@@ -98,10 +98,7 @@ def load_npz(path: str | Path) -> Dataset:
 
 def _read(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     where = f"{path}: array {info.filename.removesuffix('.npy')}"
-    if info.flag_bits & 1 or info.compress_type not in (
-        zipfile.ZIP_STORED,
-        zipfile.ZIP_DEFLATED,
-    ):
+    if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise InputError(f"{where} is encrypted or oddly compressed: save it again with np.savez")
     try:
         with archive.open(info) as file:

@@ -45,17 +45,7 @@ from gengen.nn.mlp import TimeMLP
 from gengen.nn.unet import UNet
 from gengen.steps import descent, with_ema
 from gengen.steps import method as close
-from gengen.types import (
-    Array,
-    Batch,
-    InputError,
-    Key,
-    Method,
-    Metrics,
-    PyTree,
-    Shape,
-    check_shape,
-)
+from gengen.types import Array, Batch, InputError, Key, Method, Metrics, PyTree, Shape, check_shape
 
 __all__ = [
     "Config", "Schedule", "cosine_schedule", "denoiser", "elbo_terms", "from_betas",
@@ -255,10 +245,7 @@ def elbo_terms(
         return total + constant + weight * jnp.sum((eps - guess) ** 2, axes), None
 
     T = schedule.num_steps
-    numbers = (
-        jnp.arange(2, T + 1),
-        *(jnp.asarray(c[1:], jnp.float32) for c in (constant, weight)),
-    )
+    numbers = (jnp.arange(2, T + 1), *(jnp.asarray(c[1:], jnp.float32) for c in (constant, weight)))
     diffusion, _ = jax.lax.scan(add, jnp.zeros(x.shape[0]), numbers)
     z, _, guess = noisy(jnp.int32(1))
     mean = (z - float(beta[0] / np.sqrt(rest[0])) * guess) / float(np.sqrt(1 - beta[0]))
@@ -267,11 +254,7 @@ def elbo_terms(
     # ½ (ᾱ x² + (1-ᾱ) - 1 - ln(1-ᾱ)), with (1-ᾱ) - 1 = -ᾱ.
     spread = float(-alpha[-1] - np.log(rest[-1]))
     prior = 0.5 * jnp.sum(float(alpha[-1]) * x**2 + spread, axes)
-    return {
-        "prior": prior,
-        "diffusion": diffusion,
-        "reconstruction": -jnp.sum(decoder, axes),
-    }
+    return {"prior": prior, "diffusion": diffusion, "reconstruction": -jnp.sum(decoder, axes)}
 
 
 def _log_density(x: Array, mean: Array, sigma: float) -> Array:
@@ -286,10 +269,7 @@ def _log_bin(x: Array, mean: Array, sigma: float, levels: int) -> Array:
     # In the tail nearer to 0, where differences of Φ keep their digits.
     flip = lower > 0
     lower, upper = jnp.where(flip, -upper, lower), jnp.where(flip, -lower, upper)
-    log_upper, log_lower = (
-        jax.scipy.stats.norm.logcdf(upper),
-        jax.scipy.stats.norm.logcdf(lower),
-    )
+    log_upper, log_lower = (jax.scipy.stats.norm.logcdf(upper), jax.scipy.stats.norm.logcdf(lower))
     return log_upper + jnp.log1p(-jnp.exp(jnp.minimum(log_lower - log_upper, -1e-7)))
 
 
@@ -362,10 +342,7 @@ def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Metho
         rngs = {"dropout": dropout_key}
         out = net.apply({"params": params, **mutables}, z, t, train=True, rngs=rngs)
         metrics: Metrics = {}
-        return jnp.mean((jnp.asarray(out) - target(cfg, x, t, eps)) ** 2), (
-            metrics,
-            mutables,
-        )
+        return jnp.mean((jnp.asarray(out) - target(cfg, x, t, eps)) ** 2), (metrics, mutables)
 
     return close(init_variables, with_ema(descent(loss, tx or optimizer(cfg)), cfg.ema_decay))
 

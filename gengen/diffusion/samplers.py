@@ -26,11 +26,7 @@ EpsFn = Callable[[Array, Array], Array]
 
 
 def ancestral(
-    eps_fn: EpsFn,
-    schedule: Schedule,
-    key: Key,
-    shape: Shape,
-    variance: str = "posterior",
+    eps_fn: EpsFn, schedule: Schedule, key: Key, shape: Shape, variance: str = "posterior"
 ) -> Array:
     """Draw samples by all T steps of the reverse process.
 
@@ -81,10 +77,7 @@ def ddim(
     if not eta >= 0:
         raise InputError(f"eta = {eta}, but a share of noise is at least 0")
     times = np.unique(np.round(np.linspace(0, T, steps + 1)).astype(int))[:0:-1]  # T, ..., > 0
-    now, before = (
-        times - 1,
-        np.append(times[1:], 0),
-    )  # index of t; s itself, s = 0 at the end
+    now, before = (times - 1, np.append(times[1:], 0))  # index of t; s itself, s = 0 at the end
     alpha, rest = schedule.alpha_bars[now], schedule.one_minus_alpha_bars[now]
     alpha_s = np.append(1.0, schedule.alpha_bars)[before]
     rest_s = np.append(0.0, schedule.one_minus_alpha_bars)[before]

@@ -30,16 +30,7 @@ from gengen.nn.mlp import MLP
 from gengen.optim import ascend, clip_weights
 from gengen.steps import method as close
 from gengen.steps import player, repeat, sequence
-from gengen.types import (
-    Array,
-    Batch,
-    InputError,
-    Key,
-    Method,
-    PyTree,
-    Shape,
-    check_shape,
-)
+from gengen.types import Array, Batch, InputError, Key, Method, PyTree, Shape, check_shape
 
 
 @dataclass(frozen=True)
@@ -52,15 +43,8 @@ class Config:
     c: float = 0.01  # largest weight of the critic
     learning_rate: float = 5e-5  # of RMSProp, for both players
     latent: int = 100  # dimensions of z ~ N(0, I)
-    channels: tuple[int, ...] = (
-        64,
-        128,
-    )  # of the critic's levels (reversed: the generator's)
-    widths: tuple[int, ...] = (
-        256,
-        256,
-        256,
-    )  # hidden layers of both players, for vectors
+    channels: tuple[int, ...] = (64, 128)  # of the critic's levels (reversed: the generator's)
+    widths: tuple[int, ...] = (256, 256, 256)  # hidden layers of both players, for vectors
 
     @staticmethod
     def paper() -> Config:

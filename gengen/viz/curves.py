@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ LOG_FROM = 20.0  # largest over smallest value, from which a logarithmic axis te
 HUGE = 1e100  # beyond it a value counts as not finite: differences of two would overflow
 MAX_POINTS = 500  # of a path: about one per pixel
 
+Number = int | float
 Ticks = list[tuple[float, str]]  # (position, label)
 
 
@@ -48,7 +50,7 @@ class Panel:
     num_bad: int
 
 
-def panel(name: str, steps: Sequence[float], values: Sequence[float]) -> Panel:
+def panel(name: str, steps: Sequence[Number], values: Sequence[Number]) -> Panel:
     """Lay out one metric.
 
     Args:
@@ -89,7 +91,7 @@ def panel(name: str, steps: Sequence[float], values: Sequence[float]) -> Panel:
     return Panel(name, float(y[-1]), raw, smooth, x_ticks, y_ticks, bool(log), bad, num_bad)
 
 
-def _map(low: float, high: float, start: float, end: float) -> Callable[[np.ndarray], np.ndarray]:
+def _map(low: Number, high: Number, start: Number, end: Number) -> Callable[[Any], Any]:
     return lambda v: start + (v - low) / (high - low) * (end - start)
 
 
@@ -170,7 +172,7 @@ def _labels(values: list[float]) -> list[str]:
     return [number(float(f"{v:.6g}")) for v in values]
 
 
-def number(v: float, digits: int = 4) -> str:
+def number(v: Number, digits: int = 4) -> str:
     """A measured number for a reader: "0.03127", "−1,234", "2.5·10⁻⁷", "NaN"."""
     if math.isnan(v):
         return "NaN"
@@ -191,7 +193,7 @@ def number(v: float, digits: int = 4) -> str:
     return f"{sign}{'' if mantissa == '1' else mantissa + '·'}10{raised}"
 
 
-def count(v: float) -> str:
+def count(v: Number) -> str:
     """A number of steps for an axis: "800", "1,200", "25k", "1.5M"."""
     if abs(v) >= 1e6:
         return f"{v / 1e6:.4g}M"

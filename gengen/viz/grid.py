@@ -9,15 +9,12 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from gengen.errors import InputError
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 NOT_FINITE = (255, 0, 255)  # magenta: no photograph and no colour map used here has it
 GAP = 24  # grey level between images: just apart from the black that many images are full of
@@ -165,9 +162,10 @@ def scatter(points: ArrayLike, reference: ArrayLike | None = None, size: int = 4
             z = z[:: math.ceil(len(z) / MAX_POINTS) or 1]
             axes.scatter(*z.T, s=5, c=colour, alpha=0.7, linewidths=0, rasterized=True)
     axes.set(xlim=(lower[0], upper[0]), ylim=(lower[1], upper[1]), aspect="equal")
-    if len(inside) < len(x):
-        note = f"{len(x) - len(inside):,} of {len(x):,} points lie outside"
-        axes.set_xlabel(note, fontsize=8, color=INK_COLOUR)
+    left_out = len(x) - len(inside)
+    # Unseen rather than absent: the frame stays where it is in every picture of a run.
+    note = f"{left_out:,} of {len(x):,} points lie outside"
+    axes.set_xlabel(note, fontsize=8, color=INK_COLOUR if left_out else "none")
     return _render(figure)
 
 
@@ -209,7 +207,7 @@ def heat_map(vectors: ArrayLike, reference: ArrayLike | None = None, size: int =
         np.ma.masked_invalid(x[:MAX_ROWS]),
         aspect="auto",
         interpolation="nearest",
-        cmap=matplotlib.colormaps["viridis"].with_extremes(bad=np.divide(NOT_FINITE, 255)),
+        cmap=matplotlib.colormaps["viridis"].with_extremes(bad="magenta"),
         vmin=low,
         vmax=high if high > low else low + 1,
     )
@@ -239,13 +237,13 @@ def _figure(width: int, height: int):
     return figure, axes
 
 
-def _quiet(axes: Axes) -> None:
+def _quiet(axes: Any) -> None:
     axes.tick_params(labelsize=8, length=0, labelcolor=INK_COLOUR)
     for spine in axes.spines.values():
         spine.set(color="#dedad1", linewidth=0.8)
 
 
-def _render(figure) -> np.ndarray:
+def _render(figure: Any) -> np.ndarray:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)

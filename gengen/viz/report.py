@@ -115,7 +115,9 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _column(rows: list[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:
+def _column(
+    rows: list[dict[str, Any]], key: str
+) -> tuple[list[curves.Number], list[curves.Number]]:
     """Steps and values of the rows that have the metric."""
     has = [row for row in rows if _is_number(row.get(key))]
     return [row["step"] for row in has], [row[key] for row in has]
@@ -166,7 +168,8 @@ def _summary(config: dict[str, Any], data: dict[str, Any], steps: str, time: str
         text += f" on {_literal(data['name'])}"
     shape, examples = data.get("shape"), data.get("num_examples")
     if isinstance(shape, list) and _is_number(examples):
-        text += f" ({examples:,} examples of {' × '.join(str(n) for n in shape)})"
+        sizes = "\u00a0×\u00a0".join(str(n) for n in shape)
+        text += f" ({examples:,} examples of {sizes}{' numbers' if len(shape) == 1 else ''})"
     text += f" for {steps} steps"
     if time:
         text += f" in {time}"
@@ -178,7 +181,7 @@ def _summary(config: dict[str, Any], data: dict[str, Any], steps: str, time: str
     return text + "."
 
 
-def _millions(n: float) -> str:
+def _millions(n: curves.Number) -> str:
     return f"{n / 1e6:.3g} million" if n >= 1e5 else f"{n:,}"
 
 
@@ -194,16 +197,16 @@ def _diverged(rows: list[dict[str, Any]]) -> str:
     return f"{names} not finite since step {steps[good + 1]:,}: the run diverged."
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: curves.Number) -> str:
     """A time for a reader: "4.2 s", "3 min 05 s", "2 h 10 min"."""
     if not np.isfinite(seconds):
         return curves.number(seconds)
     if seconds < 59.95:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f}\u00a0s"  # no line breaks before the unit
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60:,} h {minutes % 60:02d} min"
+        return f"{minutes}\u00a0min {rest:02d}\u00a0s"
+    return f"{minutes // 60:,}\u00a0h {minutes % 60:02d}\u00a0min"
 
 
 # How it went
@@ -226,9 +229,10 @@ def _pictures(folder: Path) -> dict[str, Any]:
     """The latest picture, large, and the strip of them over time, small."""
     found = [(re.fullmatch(r"step_(\d+)\.png", path.name), path) for path in folder.glob("*.png")]
     pictures = sorted((int(match[1]), path) for match, path in found if match)
-    chosen = np.linspace(0, len(pictures) - 1, min(MAX_PICTURES, len(pictures))).round().astype(int)
-    strip = [_picture(*pictures[i], SMALL, SMALL_BYTES) for i in chosen]
-    large = (_picture(*picture, LARGE, LARGE_BYTES) for picture in reversed(pictures))
+    num = min(MAX_PICTURES, len(pictures))
+    chosen = [pictures[round(i)] for i in np.linspace(0, len(pictures) - 1, num)]
+    strip = [_picture(step, path, SMALL, SMALL_BYTES) for step, path in chosen]
+    large = (_picture(step, path, LARGE, LARGE_BYTES) for step, path in reversed(pictures))
     return {
         "latest": next((p for p in large if p), None),
         "strip": [p for p in strip if p] if len(pictures) > 1 else [],
@@ -291,10 +295,10 @@ def _evaluation(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         # Said on the page: a training run that ends well must not fail over its last line.
         return {"measures": [], "evaluation_error": f"evaluation.json cannot be read: {error}"}
-    tree = found if isinstance(found, dict) else {"rows": found}
-    rows = tree.get("rows", [])
+    tree = dict(found) if isinstance(found, dict) else {"rows": found}
+    rows = tree.pop("rows") if isinstance(tree.get("rows"), list) else []
     measures = [_measure(row) for row in rows if isinstance(row, dict)]
-    rest = _flatten({name: value for name, value in tree.items() if name != "rows"})
+    rest = [(name, value) for name, value in _flatten(tree) if value is not None]
     measures += [Measure(name, _measured(value), "", "") for name, value in rest]
     return {"measures": measures, "evaluation_error": ""}
 

@@ -92,10 +92,7 @@ def test_fingerprint_is_the_documented_digest():
 
 
 def test_to_batch_under_jit_equals_numpy():
-    arrays = {
-        "image": np.arange(512, dtype=np.uint8).reshape(8, 8, 4, 2) ^ 7,
-        "label": LABEL,
-    }
+    arrays = {"image": np.arange(512, dtype=np.uint8).reshape(8, 8, 4, 2) ^ 7, "label": LABEL}
     indices = np.array([7, 0, 0, 3], np.int32)
     batch = jax.jit(to_batch)(arrays, indices)
     expected = arrays["image"][indices].astype(np.float64) / 127.5 - 1

@@ -61,10 +61,7 @@ HUGE = 2**32 - 1
         (gzip.compress(PLAIN[:-1]), "ends after 59 of 60"),
         (gzip.compress(PLAIN + b"\0"), "goes on"),
         (gzip.compress(header(HUGE, HUGE, HUGE)), "at most"),
-        (
-            gzip.compress(PLAIN)[:30] + b"\xff\xff" + gzip.compress(PLAIN)[32:],
-            "fetch the file",
-        ),
+        (gzip.compress(PLAIN)[:30] + b"\xff\xff" + gzip.compress(PLAIN)[32:], "fetch the file"),
     ],
 )
 def test_broken_files_are_refused_by_name_in_one_line(tmp_path, content, message):

@@ -104,10 +104,7 @@ def test_other_members_are_not_read(tmp_path):
         ({"image": np.zeros((2, 3, 8, 8), np.uint8)}, r"transpose\(0, 2, 3, 1\)"),
         ({"image": np.zeros((0, 8, 8, 1), np.uint8)}, "empty"),
         ({"image": np.array([{}], dtype=object)}, "array image holds Python objects"),
-        (
-            {"image": IMAGE, "label": np.array([1, "a", {}] * 2, dtype=object)},
-            "array label holds",
-        ),
+        ({"image": IMAGE, "label": np.array([1, "a", {}] * 2, dtype=object)}, "array label holds"),
         ({"image": IMAGE, "label": np.arange(5)}, "array label has 5 labels for 6"),
         ({"image": IMAGE, "y": np.arange(6.0)}, "array y is float64"),
         ({"image": IMAGE, "y": np.arange(6)[:, None]}, r"int64 \[6, 1\]"),

@@ -62,10 +62,7 @@ def write_fashion(folder: Path, suffix: str) -> dict[str, np.ndarray]:
     digits = load("mnist5k:test").arrays
     rows = {"train": slice(0, 40), "t10k": slice(40, 60)}
     for part, where in rows.items():
-        write_idx(
-            folder / f"{part}-images-idx3-ubyte{suffix}",
-            digits["image"][where, :, :, 0],
-        )
+        write_idx(folder / f"{part}-images-idx3-ubyte{suffix}", digits["image"][where, :, :, 0])
         label = digits["label"][where].astype(np.uint8)
         write_idx(folder / f"{part}-labels-idx1-ubyte{suffix}", label)
     return digits
@@ -111,13 +108,7 @@ def test_fashion_prefers_its_own_sub_folder(folder):
 def test_fashion_nowhere(folder, monkeypatch):
     with pytest.raises(InputError, match="train-images-idx3-ubyte.gz not found") as caught:
         load("fashion")
-    for word in (
-        "mine/fashion",
-        "mine/fashion-mnist",
-        "debian",
-        "dataset-fashion-mnist",
-        "_DIR",
-    ):
+    for word in ("mine/fashion", "mine/fashion-mnist", "debian", "dataset-fashion-mnist", "_DIR"):
         assert word in str(caught.value)
     monkeypatch.delenv("GENGEN_DATA_DIR")
     with pytest.raises(InputError, match="not found in .*debian: install"):
@@ -133,8 +124,7 @@ def test_fashion_with_a_missing_file(folder):
 
 
 @pytest.mark.parametrize(
-    ("label", "message"),
-    [(np.zeros(39), "39 labels for the 40 images"), (np.full(40, 10), "10")],
+    ("label", "message"), [(np.zeros(39), "39 labels for the 40 images"), (np.full(40, 10), "10")]
 )
 def test_fashion_with_wrong_labels(folder, label, message):
     write_fashion(folder, "")

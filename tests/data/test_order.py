@@ -12,8 +12,7 @@ def walk(num_examples: int, batch_size: int, seed: int, steps: int) -> np.ndarra
 
 
 @pytest.mark.parametrize(
-    ("num_examples", "batch_size"),
-    [(12, 4), (10, 3), (7, 7), (5, 12), (1, 1), (1, 3), (3, 1)],
+    ("num_examples", "batch_size"), [(12, 4), (10, 3), (7, 7), (5, 12), (1, 1), (1, 3), (3, 1)]
 )
 def test_each_example_comes_once_an_epoch(num_examples, batch_size):
     epochs = 6
@@ -74,8 +73,7 @@ def test_positions_are_uniform():
 
 
 @pytest.mark.parametrize(
-    "numbers",
-    [(0, 1, 0, 0), (2**31, 1, 0, 0), (5, 0, 0, 0), (5, 1, -1, 0), (5, 1, 0, -1)],
+    "numbers", [(0, 1, 0, 0), (2**31, 1, 0, 0), (5, 0, 0, 0), (5, 1, -1, 0), (5, 1, 0, -1)]
 )
 def test_numbers_out_of_range(numbers):
     with pytest.raises(InputError):

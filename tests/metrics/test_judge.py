@@ -23,12 +23,6 @@ def test_reads_real_held_out_digits(referee):
     assert judge.class_shares(probs).min() > 0.08
 
 
-def test_is_not_sure_of_two_digits_in_one(referee):
-    digits = load("mnist5k:test").arrays["image"]
-    both = np.maximum(digits[:250], digits[250:])
-    assert judge.confident_share(judge.probabilities(referee, both)) < 0.5
-
-
 def test_noise_is_taken_for_a_digit_as_it_says_but_is_far_from_all(referee):
     noise = np.random.default_rng(0).integers(0, 256, (64, 28, 28, 1), np.uint8)
     assert judge.confident_share(judge.probabilities(referee, noise)) > 0.9

@@ -8,18 +8,26 @@ import numpy as np
 import pytest
 
 from gengen.nn.unet import AttentionBlock, UNet, depth_to_space, space_to_depth, upsample
+from gengen.xla import run_once_options
 
 KEY = jax.random.key(0)
 
 
+def unet(x, **options):
+    return UNet(x.shape[-1], **{"channels": (8, 16), "blocks": (1, 1), "groups": 4} | options)
+
+
 def build(x, **options):
-    net = UNet(x.shape[-1], **{"channels": (8, 16), "blocks": (1, 1), "groups": 4} | options)
+    net = unet(x, **options)
     t = jnp.arange(1, len(x) + 1)
-    variables = jax.jit(net.init)(KEY, x, t)
-    # The last layer starts at zero, and so do the blocks' last: give all of them something to do.
-    noise = lambda w: w + 0.1 * jax.random.normal(KEY, w.shape)  # noqa: E731
-    apply: Any = net.apply
-    return apply, jax.tree.map(noise, variables), t
+
+    def init(key):
+        # The last layers start at zero, the network's and the blocks': give them something to do.
+        noise = lambda w: w + 0.1 * jax.random.normal(key, w.shape)  # noqa: E731
+        return jax.tree.map(noise, net.init(key, x, t))
+
+    apply: Any = jax.jit(net.apply, static_argnames="train")
+    return apply, jax.jit(init, compiler_options=run_once_options())(KEY), t
 
 
 @pytest.mark.parametrize(
@@ -35,7 +43,7 @@ def build(x, **options):
 def test_output_has_the_shape_of_the_input_in_float32(shape, options):
     x = jax.random.normal(KEY, (2, *shape))
     apply, variables, t = build(x, **options)
-    out = jax.jit(apply)(variables, x, t)
+    out = apply(variables, x, t)
     assert out.shape == x.shape and out.dtype == jnp.float32
     assert np.all(np.isfinite(out)) and np.std(out) > 0
     assert all(w.dtype == jnp.float32 for w in jax.tree.leaves(variables))
@@ -45,7 +53,7 @@ def test_starts_at_zero_output():
     x = jax.random.normal(KEY, (2, 8, 8, 1))
     net = UNet(1, (8,), (1,), groups=4)
     t = jnp.array([1, 2])
-    np.testing.assert_array_equal(net.apply(net.init(KEY, x, t), x, t), 0)
+    np.testing.assert_array_equal(jax.jit(lambda: net.apply(net.init(KEY, x, t), x, t))(), 0)
 
 
 def test_the_time_matters_and_examples_do_not_mix():
@@ -58,10 +66,12 @@ def test_the_time_matters_and_examples_do_not_mix():
 
 
 def test_attention_is_where_asked():
-    x = jax.random.normal(KEY, (1, 8, 8, 1))
-    count = lambda attention: sum(  # noqa: E731
-        name.startswith("AttentionBlock") for name in build(x, attention=attention)[1]["params"]
-    )
+    x, t = jnp.zeros((1, 8, 8, 1)), jnp.ones(1, jnp.int32)
+
+    def count(attention):
+        params = jax.eval_shape(unet(x, attention=attention).init, KEY, x, t)["params"]
+        return sum(name.startswith("AttentionBlock") for name in params)
+
     assert [count(a) for a in [(), (4,), (8,), (4, 8)]] == [0, 1, 2, 3]  # 8: down and up
 
 
@@ -69,9 +79,9 @@ def test_attention_joins_every_position():
     """Without its zero start and the norm before it, a gradient goes from each pixel to each."""
     x = jax.random.normal(KEY, (1, 4, 4, 8))
     block = AttentionBlock(2, 4, jnp.float32)
-    variables = jax.tree.map(lambda w: w + 0.3, block.init(KEY, x))
+    variables = jax.tree.map(lambda w: w + 0.3, jax.jit(block.init)(KEY, x))
     corner = lambda x: jnp.asarray(block.apply(variables, x))[0, 0, 0].sum()  # noqa: E731
-    assert np.abs(jax.grad(corner)(x)).min() > 0
+    assert np.abs(jax.jit(jax.grad(corner))(x)).min() > 0
 
 
 def test_dropout_acts_in_training_only():
