@@ -69,9 +69,10 @@ def run(
         settings: kept in `config.json`, and compared with it on resume.
         resume: go on from the newest valid checkpoint.
         preview: draws samples for a picture; the key is the same each time.
-        log_every: steps between lines of `metrics.jsonl`; 200 lines in all if None.
-        save_every: steps between checkpoints; 10 in all if None.
-        preview_every: steps between pictures; 8 in all if None.
+        log_every: steps between lines of `metrics.jsonl`; if None, as before a resume, or 200 lines
+            in all.
+        save_every: steps between checkpoints; if None, as before, or 10 in all.
+        preview_every: steps between pictures; if None, as before, or 8 in all.
         mode: "jit" or "pmap".
         num_devices: of pmap.
         inner: steps per dispatch; 1 on CPU, 20 elsewhere if None. The intervals above are rounded
@@ -101,7 +102,10 @@ def run(
     init_key, train_key, preview_key = jax.random.split(jax.random.key(seed), 3)
     some = to_batch(data.arrays, batch_indices(len(data), batch_size, seed, 0))
     like = jax.eval_shape(method.init, init_key, some)
-    settings = _settings(settings or {}, data, like, seed=seed, steps=steps, batch_size=batch_size)
+    asked = {"log": log_every, "save": save_every, "preview": preview_every}
+    due = _intervals(asked, steps, inner, run_dir.read(out).get("every", {}) if resume else {})
+    numbers = {"seed": seed, "steps": steps, "batch_size": batch_size, "every": due}
+    settings = _settings(settings or {}, data, like, **numbers)
     state = _open(out, settings, resume, like)
     if state is None:
         state = method.init(init_key, some)
@@ -112,11 +116,6 @@ def run(
 
     put, get = compiled[1].put, compiled[1].get
     state, arrays = put(state), put(data.arrays)
-    due = {
-        "log": _interval(log_every, steps, 200, inner),
-        "save": _interval(save_every, steps, 10, inner),
-        "preview": _interval(preview_every, steps, 8, inner),
-    }
     with (
         Checkpoints(out / "checkpoints") as checkpoints,
         _Record(out, step, steps, batch_size) as record,
@@ -160,7 +159,7 @@ def _open(out: Path, settings: dict[str, Any], resume: bool, like: TrainState) -
 
 
 def _settings(
-    given: dict[str, Any], data: Dataset, like: TrainState, **numbers: int
+    given: dict[str, Any], data: Dataset, like: TrainState, **numbers: Any
 ) -> dict[str, Any]:
     """What `config.json` holds."""
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(like.params))
@@ -262,10 +261,13 @@ def _stop_signals() -> Iterator[threading.Event]:
             signal.signal(signum, handler)
 
 
-def _interval(given: int | None, steps: int, lines: int, inner: int) -> int:
-    """Steps between two events, a multiple of `inner`."""
-    every = given or max(1, steps // lines)
-    return math.ceil(every / inner) * inner
+def _intervals(
+    asked: dict[str, int | None], steps: int, inner: int, before: dict[str, int]
+) -> dict[str, int]:
+    """Steps between events: as asked, else as before a resume, else so many in all."""
+    lines = {"log": 200, "save": 10, "preview": 8}
+    every = {k: v or before.get(k) or max(1, steps // lines[k]) for k, v in asked.items()}
+    return {k: math.ceil(v / inner) * inner for k, v in every.items()}
 
 
 def _check_positive(**numbers: int | None) -> None:

@@ -51,8 +51,8 @@ class Train:
     data: str | None = None
     """digits, mnist5k, fashion, ring8, ..., with :test for the test split; or a path to an .npz.
     (default: mnist5k)"""
-    steps: int = 1000
-    """Train steps in all."""
+    steps: int | None = None
+    """Train steps in all. (default: 1000)"""
     seed: int | None = None
     """Of data order, initial parameters and noise. (default: 0)"""
     out: Path | None = None
@@ -64,7 +64,7 @@ class Train:
     devices: int | None = None
     """Split each batch over that many devices, by pmap. (default: one device, no pmap)"""
     log_every: int | None = None
-    """Steps between lines of metrics.jsonl. (default: steps / 200)"""
+    """Steps between lines of metrics.jsonl. (default: steps / 200, or as before a resume)"""
     save_every: int | None = None
     """Steps between checkpoints. (default: steps / 10)"""
     preview_every: int | None = None

@@ -25,6 +25,7 @@ def train(args: Train) -> None:
     old = run_dir.read(out) if args.resume else None
     name = args.data or (old["data"]["name"] if old else "mnist5k")
     seed = args.seed if args.seed is not None else old["seed"] if old else 0
+    steps = args.steps if args.steps is not None else old["steps"] if old else 1000
     data = load(name)
     cfg = _config(module, data, args.set, old)
     use_compilation_cache()
@@ -33,7 +34,7 @@ def train(args: Train) -> None:
             module.method(cfg),
             data,
             out=out,
-            steps=args.steps,
+            steps=steps,
             batch_size=cfg.batch_size,
             seed=seed,
             settings=settings(module, cfg),
@@ -46,7 +47,7 @@ def train(args: Train) -> None:
             num_devices=args.devices,
         )
     except loop.Interrupted as stop:
-        again = f"gengen train {args.model} --steps {args.steps} --out {out} --resume"
+        again = f"gengen train {args.model} --steps {steps} --out {out} --resume"
         raise loop.Interrupted(f"{stop}; to go on: {again}") from None
     print(f"report: {out / 'report.html'}", file=sys.stderr)
 
