@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from gengen import run_dir
 from gengen.checkpoint import Checkpoints, restore
-from gengen.compile import compile_step, default_inner
+from gengen.compile import CompiledStep, compile_step, default_inner
 from gengen.data import Dataset, batch_indices, to_batch
 from gengen.types import Array, Batch, InputError, Key, Method, Metrics, PyTree, TrainState
 from gengen.viz.grid import picture, save_png
@@ -109,24 +109,45 @@ def run(
     state = _open(out, settings, resume, like)
     if state is None:
         state = method.init(init_key, some)
-    step = int(state.step)
-    if step >= steps:
-        _say(f"{out} has {step} steps already: nothing to do")
+    if int(state.step) >= steps:
+        _say(f"{out} has {int(state.step)} steps already: nothing to do")
         return state
 
+    def batches(step: int, k: int) -> Array:
+        rows = [batch_indices(len(data), batch_size, seed, step + i) for i in range(k)]
+        return jax.device_put(rows[0] if k == 1 else np.stack(rows))
+
+    def draw(state: TrainState) -> None:
+        if preview:
+            _draw(preview(state.variables, preview_key), data, out, int(state.step))
+
+    record = _Record(out, int(state.step), steps, batch_size)
+    state = _train(compiled, train_key, state, data.arrays, batches, steps, due, record, draw, out)
+    write_report(out)
+    return state
+
+
+def _train(
+    compiled: dict[int, CompiledStep],
+    key: Key,
+    state: TrainState,
+    arrays: Batch,
+    batches: Callable[[int, int], Array],
+    steps: int,
+    due: dict[str, int],
+    record: _Record,
+    draw: Callable[[TrainState], None],
+    out: Path,
+) -> TrainState:
+    """The steps from `state` to `steps`, with what is due between them; one copy of the end."""
+    step, inner = int(state.step), max(compiled)
     put, get = compiled[1].put, compiled[1].get
-    state, arrays = put(state), put(data.arrays)
-    with (
-        Checkpoints(out / "checkpoints") as checkpoints,
-        _Record(out, step, steps, batch_size) as record,
-        _stop_signals() as stop,
-    ):
+    state, arrays = put(state), put(arrays)
+    with record, Checkpoints(out / "checkpoints") as checkpoints, _stop_signals() as stop:
         while step < steps:
             # Chunks lie on multiples of `inner`: a resumed run cuts time as an unbroken one does.
             k = inner if step % inner == 0 and step + inner <= steps else 1
-            rows = [batch_indices(len(data), batch_size, seed, step + i) for i in range(k)]
-            indices = jax.device_put(rows[0] if k == 1 else np.stack(rows))
-            state, metrics = compiled[k](train_key, state, indices, arrays)
+            state, metrics = compiled[k](key, state, batches(step, k), arrays)
             step += k
             record.add(k, metrics)
             stopping = stop.is_set()  # asked once: a signal may come at any line below
@@ -136,12 +157,11 @@ def run(
             if last or step % due["save"] == 0:
                 with record.paused():
                     checkpoints.save(get(state))
-            if preview and (step == steps or step % due["preview"] == 0):
+            if step == steps or step % due["preview"] == 0:
                 with record.paused():
-                    _draw(preview, get(state), preview_key, data, out, step)
+                    draw(get(state))
             if stopping and step < steps:
                 raise Interrupted(f"stopped at step {step} of {steps}; checkpoint saved in {out}")
-    write_report(out)
     return get(state)
 
 
@@ -180,10 +200,8 @@ def _settings(
     }
 
 
-def _draw(
-    preview: Preview, state: TrainState, key: Key, data: Dataset, out: Path, step: int
-) -> None:
-    samples = np.asarray(preview(state.variables, key))
+def _draw(drawn: Any, data: Dataset, out: Path, step: int) -> None:
+    samples = np.asarray(drawn)
     image = picture(samples, reference=data.arrays.get("x"))
     save_png(out / "samples" / f"step_{step:08d}.png", image, scale=2 if samples.ndim == 4 else 1)
 
