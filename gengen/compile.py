@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gengen.rng import AXIS
 from gengen.types import InputError, Key, Metrics, PyTree, TrainState
@@ -18,20 +19,23 @@ from gengen.xla import compiler_options, on_cpu, scan
 
 
 class CompiledStep(NamedTuple):
-    """A compiled train step: called as the step itself, with the whole batch.
+    """A compiled train step: called as the step itself, with this process's part of the batch.
 
     Attributes:
         run: (key, state, batch, *shared) -> (state, metrics). The state is donated: its buffers are
-            gone afterwards. Under pmap it may be given plain or as `put` returns it, and comes
-            back as `put` returns it.
+            gone afterwards. It may be given plain or as `put` returns it, and comes back as `put`
+            returns it; the batch plain or as `place` returns it.
         put: puts a pytree (a state, or what is shared by all steps) where `run` wants it.
         get: takes one copy of a state back.
-        num_devices: how many devices share the batch.
+        place: puts this process's part of a batch where `run` wants it: all of the batch, if there
+            is one process.
+        num_devices: how many devices share the batch, those of other processes included.
     """
 
     run: Callable[..., tuple[TrainState, Metrics]]
     put: Callable[[PyTree], PyTree]
     get: Callable[[PyTree], PyTree]
+    place: Callable[[PyTree], PyTree]
     num_devices: int
 
     def __call__(self, key: Key, state: TrainState, batch: PyTree, *shared: Any):
@@ -50,24 +54,44 @@ def compile_step(
     Args:
         step: a pure train step. The key is the same at every call of it; `Method.train_step`
             derives its own from `state.step`.
-        mode: "jit", one device; or "pmap", the batch split over devices, whose gradients and
-            float metrics the step averages over the axis `gengen.rng.AXIS`.
+        mode: "jit": one program for the whole batch, which XLA splits over the devices; or "pmap":
+            the program of one device's share of the batch, whose gradients and float metrics the
+            step averages over the axis `gengen.rng.AXIS`.
         inner: train steps per dispatch, in one `lax.scan` (unrolled on CPU). If above 1, the batch
             has a leading axis of that length, and metrics are means over it.
-        num_devices: of pmap; all local ones if None.
+        num_devices: if None, under jit one device, under pmap all; with several processes, all of
+            theirs in either case.
 
     Raises:
         InputError: for an unknown mode, or a batch that the devices cannot share equally.
     """
     if inner < 1:
         raise InputError(f"inner = {inner}, but a dispatch runs at least 1 step")
+    if mode not in ("jit", "pmap"):
+        raise InputError(f'mode = {mode!r}, but it is "jit" or "pmap"')
     many = step if inner == 1 else _repeated(step, inner)
-    if mode == "jit":
-        run = jax.jit(many, donate_argnums=1, compiler_options=compiler_options())
-        return CompiledStep(run, put=jax.device_put, get=lambda tree: tree, num_devices=1)
+    devices = _devices(mode, num_devices)
+    batch_axis = 0 if inner == 1 else 1
     if mode == "pmap":
-        return _pmapped(many, 0 if inner == 1 else 1, num_devices or jax.local_device_count())
-    raise InputError(f'mode = {mode!r}, but it is "jit" or "pmap"')
+        return _pmapped(many, batch_axis, devices)
+    if len(devices) > 1:
+        return _sharded(many, batch_axis, devices)
+    run = jax.jit(many, donate_argnums=1, compiler_options=compiler_options())
+    return CompiledStep(run, jax.device_put, lambda tree: tree, jax.device_put, 1)
+
+
+def _devices(mode: str, num_devices: int | None) -> list[jax.Device]:
+    devices, processes = jax.devices(), jax.process_count()
+    if num_devices is None:
+        num_devices = 1 if mode == "jit" and processes == 1 else len(devices)
+    if not 1 <= num_devices <= len(devices):
+        raise InputError(f"{num_devices} devices asked for, but there are {len(devices)}")
+    if processes > 1 and num_devices < len(devices):
+        raise InputError(
+            f"{num_devices} devices asked for, but {processes} processes share all of their "
+            f"{len(devices)}: leave the number out"
+        )
+    return devices[:num_devices]
 
 
 def _repeated(step: Callable, inner: int) -> Callable:
@@ -79,32 +103,78 @@ def _repeated(step: Callable, inner: int) -> Callable:
     return many
 
 
-def _pmapped(step: Callable, batch_axis: int, num_devices: int) -> CompiledStep:
-    devices = jax.local_devices()[:num_devices]
-    if len(devices) < num_devices:
-        raise InputError(f"{num_devices} devices asked for, but there are {len(devices)}")
+def _check_shared(size: int, devices: int) -> None:
+    if size % devices:
+        raise InputError(
+            f"a batch of {size} examples cannot be shared by {devices} devices: "
+            f"take a multiple of {devices}"
+        )
 
-    def split(x: Any) -> Any:
-        """[..., B, ...] -> [devices, ..., B / devices, ...]."""
-        size = x.shape[batch_axis]
-        if size % num_devices:
-            raise InputError(
-                f"a batch of {size} examples cannot be shared by {num_devices} devices: "
-                f"take a multiple of {num_devices}"
-            )
-        parts = x.reshape(*x.shape[:batch_axis], num_devices, -1, *x.shape[batch_axis + 1 :])
-        return parts.swapaxes(0, batch_axis) if batch_axis else parts
+
+def _first_copy(y: jax.Array) -> jax.Array:
+    # A shard's own data: indexing y[0] would copy through a gather over devices.
+    return y.addressable_shards[0].data
+
+
+def _sharded(step: Callable, batch_axis: int, devices: list[jax.Device]) -> CompiledStep:
+    """One program of the whole batch, split by XLA: each device holds a copy of the state."""
+    mesh = Mesh(np.array(devices), (AXIS,))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    split = NamedSharding(mesh, PartitionSpec(*[None] * batch_axis, AXIS))
+    local = len(mesh.local_devices)
+
+    def is_at(tree: PyTree, place: NamedSharding) -> bool:
+        leaf = next(iter(jax.tree.leaves(tree)), None)  # one speaks for all
+        return isinstance(leaf, jax.Array) and leaf.sharding == place
+
+    def put(tree: PyTree) -> PyTree:
+        def copy(x: Any) -> jax.Array:
+            host = np.asarray(x)
+            return jax.make_array_from_callback(host.shape, everywhere, lambda index: host[index])
+
+        return tree if is_at(tree, everywhere) else jax.tree.map(copy, tree)
+
+    def place(batch: PyTree) -> PyTree:
+        def part(x: Any) -> jax.Array:
+            _check_shared(x.shape[batch_axis], local)
+            return jax.make_array_from_process_local_data(split, np.asarray(x))
+
+        return batch if is_at(batch, split) else jax.tree.map(part, batch)
+
+    program = jax.jit(
+        step, donate_argnums=1, out_shardings=everywhere, compiler_options=compiler_options()
+    )
+
+    def run(key: Key, state: TrainState, batch: PyTree, *shared: Any):
+        return program(key, put(state), place(batch), *map(put, shared))
+
+    return CompiledStep(run, put, lambda t: jax.tree.map(_first_copy, t), place, len(devices))
+
+
+def _pmapped(step: Callable, batch_axis: int, devices: list[jax.Device]) -> CompiledStep:
+    """The program of one device's share, run by all of them; a state has a leading device axis."""
+    here = [device for device in devices if device.process_index == jax.process_index()]
+
+    def place(batch: PyTree) -> PyTree:
+        def split(x: Any) -> Any:
+            """[..., B, ...] -> [devices, ..., B / devices, ...]."""
+            if isinstance(x, jax.Array) and len(x.devices()) > 1:
+                return x  # placed already
+            _check_shared(x.shape[batch_axis], len(here))
+            parts = x.reshape(*x.shape[:batch_axis], len(here), -1, *x.shape[batch_axis + 1 :])
+            return parts.swapaxes(0, batch_axis) if batch_axis else parts
+
+        return jax.tree.map(split, batch)
 
     def put(tree: PyTree) -> PyTree:
         def stack(x: Any) -> Any:
-            copies = np.broadcast_to(np.asarray(x), (num_devices, *np.shape(x)))
+            copies = np.broadcast_to(np.asarray(x), (len(here), *np.shape(x)))
             return jax.pmap(lambda x: x, axis_name=AXIS, devices=devices)(copies)
 
         return jax.tree.map(stack, tree)
 
     def get(tree: PyTree) -> PyTree:
-        # A shard's own data: indexing y[0] would copy through a gather over devices.
-        return jax.tree.map(lambda y: y.addressable_shards[0].data.squeeze(0), tree)
+        return jax.tree.map(lambda y: _first_copy(y).squeeze(0), tree)
 
     @cache
     def compiled(num_shared: int) -> Callable:
@@ -120,9 +190,9 @@ def _pmapped(step: Callable, batch_axis: int, num_devices: int) -> CompiledStep:
     def run(key: Key, state: TrainState, batch: PyTree, *shared: Any):
         if state.step.ndim == 0:
             state = put(state)
-        return compiled(len(shared))(key, state, jax.tree.map(split, batch), *shared)
+        return compiled(len(shared))(key, state, place(batch), *shared)
 
-    return CompiledStep(run, put, get, num_devices)
+    return CompiledStep(run, put, get, place, len(devices))
 
 
 def default_inner() -> int:

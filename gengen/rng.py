@@ -8,12 +8,30 @@ the order of sums.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import jax
 import jax.numpy as jnp
 
 from gengen.types import Array, Key, Shape
 
 AXIS = "devices"  # the one name of the axis over replicas
+
+# Which part of the batch is being traced: rows k, k + n, k + 2n, ... as (k, n).
+_part: ContextVar[tuple[Array | int, int]] = ContextVar("part", default=(0, 1))
+
+
+@contextmanager
+def part_of_batch(k: Array | int, n: int) -> Iterator[None]:
+    """While tracing: the examples at hand are rows k, k + n, ... of this replica's batch."""
+    outer_k, outer_n = _part.get()
+    token = _part.set((outer_k + outer_n * k, outer_n * n))
+    try:
+        yield
+    finally:
+        _part.reset(token)
 
 
 def axis_is_bound(axis: str = AXIS) -> bool:
@@ -27,9 +45,11 @@ def axis_is_bound(axis: str = AXIS) -> bool:
 
 def positions(num: int) -> tuple[Array, int]:
     """Where this replica's `num` examples stand in the global batch, int32 [num], and its size."""
+    k, n = _part.get()
+    rows, total = k + n * jnp.arange(num), n * num
     if not axis_is_bound():
-        return jnp.arange(num), num
-    return jax.lax.axis_index(AXIS) * num + jnp.arange(num), num * jax.lax.axis_size(AXIS)
+        return rows, total
+    return jax.lax.axis_index(AXIS) * total + rows, total * jax.lax.axis_size(AXIS)
 
 
 def example_keys(key: Key, num: int) -> Array:

@@ -18,16 +18,26 @@ of the parameters of *all* players; who moves is the step's affair.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from gengen.optim import mean_over_replicas, replica_mean
+from gengen import rng
+from gengen.optim import mean_over_replicas
 from gengen.types import Array, Batch, InputError, Key, Method, Metrics, PyTree, TrainState
 from gengen.xla import run_once_options, scan
+
+# What `accumulate` and `skip_nonfinite` ask of every `descent` while a method is traced: the number
+# of parts of a batch, and how many skipped steps in a row are borne (0: none is skipped).
+_parts: ContextVar[int] = ContextVar("parts", default=1)
+_patience: ContextVar[int] = ContextVar("patience", default=0)
+
+OWN = ("loss", "gradient_norm", "learning_rate", "skipped")  # metrics that each player has
 
 Loss = Callable[[PyTree, PyTree, Key, Batch], tuple[Array, tuple[Metrics, PyTree]]]
 
@@ -45,30 +55,91 @@ class Step(NamedTuple):
 
 
 def descent(loss: Loss, tx: optax.GradientTransformation) -> Step:
-    """One step of `tx` on all parameters along the gradient of `loss`, averaged over replicas."""
-    tx = optax.chain(replica_mean(), tx)
+    """One step of `tx` on all parameters along the gradient of `loss`, averaged over replicas.
+
+    Metrics: `loss`, those of the loss, `gradient_norm`, and `learning_rate` if `tx` holds one
+    (`optax.inject_hyperparams`).
+    """
 
     def init(state: TrainState) -> TrainState:
-        return state.replace(opt_state=tx.init(state.params))
+        return state.replace(opt_state=_guarded(tx).init(state.params))
 
     def update(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        grad = jax.value_and_grad(loss, has_aux=True)
-        (value, (metrics, mutables)), grads = grad(state.params, state.mutables, key, batch)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        state = state.replace(
-            params=optax.apply_updates(state.params, updates),
-            opt_state=opt_state,
-            mutables=mean_over_replicas(mutables),
-        )
-        return state, mean_over_replicas({"loss": value, **metrics})
+        # grad first, then the mean: grad(pmean(loss)) is not averaged under pmap.
+        found = mean_over_replicas(_gradient(loss, state.params, state.mutables, key, batch))
+        grads, mutables, metrics = found
+        guarded = _guarded(tx)
+        updates, opt_state = guarded.update(grads, state.opt_state, state.params)
+        metrics |= {"gradient_norm": optax.tree.norm(grads), **_learning_rate(opt_state)}
+        if isinstance(opt_state, optax.ApplyIfFiniteState):
+            finite = opt_state.last_finite
+            mutables = _choose(finite, mutables, state.mutables)
+            metrics = _choose(finite, metrics, jax.tree.map(jnp.zeros_like, metrics))
+            metrics["skipped"] = 1.0 - finite
+        params = optax.apply_updates(state.params, updates)
+        return state.replace(params=params, opt_state=opt_state, mutables=mutables), metrics
 
     return Step(init, update)
+
+
+def _gradient(
+    loss: Loss, params: PyTree, mutables: PyTree, key: Key, batch: Batch
+) -> tuple[PyTree, PyTree, Metrics]:
+    """The gradient, mutables and metrics of this replica's batch, taken in `_parts` parts."""
+    grad = jax.value_and_grad(loss, has_aux=True)
+    n = _parts.get()
+
+    def one(mutables: PyTree, xs: tuple[Array | int, Batch]):
+        with rng.part_of_batch(xs[0], n):
+            (value, (metrics, mutables)), grads = grad(params, mutables, key, xs[1])
+        return mutables, (grads, {"loss": value, **metrics})
+
+    if n == 1:
+        mutables, (grads, metrics) = one(mutables, (0, batch))
+        return grads, mutables, metrics
+
+    def add(carry: tuple[PyTree, PyTree], xs: tuple[Array, Batch]):
+        total, mutables = carry
+        mutables, (grads, metrics) = one(mutables, xs)
+        return (jax.tree.map(lambda t, g: t + g / n, total, grads), mutables), metrics
+
+    start = (jax.tree.map(jnp.zeros_like, params), mutables)
+    parts = jax.tree.map(lambda x: _strided_parts(x, n), batch)
+    (grads, mutables), metrics = scan(add, start, (jnp.arange(n), parts), n)
+    return grads, mutables, jax.tree.map(lambda m: jnp.mean(m, 0), metrics)
+
+
+def _strided_parts(x: Array, n: int) -> Array:
+    """[B, ...] -> [n, B / n, ...]: part k is rows k, k + n, k + 2n, ...
+
+    Then the parts are the same however many replicas the batch is spread over.
+    """
+    if x.shape[0] % n:
+        raise InputError(
+            f"a batch of {x.shape[0]} examples cannot be split into {n} equal parts: "
+            f"take a multiple of {n}"
+        )
+    return jnp.swapaxes(jnp.reshape(x, (-1, n, *x.shape[1:])), 0, 1)
+
+
+def _guarded(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    return optax.apply_if_finite(tx, _patience.get()) if _patience.get() else tx
+
+
+def _choose(condition: Array, yes: PyTree, no: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def _learning_rate(opt_state: PyTree) -> Metrics:
+    found = optax.tree_utils.tree_get_all_with_path(opt_state, "learning_rate")
+    rates = [rate for path, rate in found if getattr(path[-2], "name", "") == "hyperparams"]
+    return {"learning_rate": jnp.asarray(rates[0])} if rates else {}
 
 
 def player(name: str, loss: Loss, tx: optax.GradientTransformation) -> Step:
     """One move of one player of a game: `params[name]` changes, all others stay as they are.
 
-    Metrics: `<name>_loss`, and those of the loss.
+    Metrics: those of the loss; and those of `descent` with the name before them: `<name>_loss`.
     """
 
     def mine(state: TrainState) -> TrainState:
@@ -89,7 +160,8 @@ def player(name: str, loss: Loss, tx: optax.GradientTransformation) -> Step:
             return loss({**state.params, name: params}, *rest)
 
         moved, metrics = descent(my_loss, tx).update(key, mine(state), batch)
-        return back(state, moved), {f"{name}_loss": metrics.pop("loss"), **metrics}
+        own = {f"{name}_{k}": metrics.pop(k) for k in OWN if k in metrics}
+        return back(state, moved), own | metrics
 
     return Step(init, update)
 
@@ -115,25 +187,16 @@ def sequence(*steps: Step) -> Step:
 def repeat(step: Step, n: int) -> Step:
     """`step`, n times, each on a fresh n-th of the batch; metrics are the means.
 
-    Part k is rows k, k + n, k + 2n, ...: then the parts are the same however many replicas the
-    batch is spread over.
+    Part k is rows k, k + n, k + 2n, ...
     """
     if n < 1:
         raise InputError(f"n = {n}, but a step is repeated n ≥ 1 times")
 
     def update(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        def part(x: PyTree) -> Array:
-            if x.shape[0] % n:
-                raise InputError(
-                    f"a batch of {x.shape[0]} examples cannot be split into {n} equal parts: "
-                    f"take a multiple of {n}"
-                )
-            return jnp.swapaxes(jnp.reshape(x, (-1, n, *x.shape[1:])), 0, 1)
-
         def body(state: TrainState, xs: tuple[Key, Batch]) -> tuple[TrainState, Metrics]:
             return step.update(xs[0], state, xs[1])
 
-        parts = jax.tree.map(part, batch)
+        parts = jax.tree.map(lambda x: _strided_parts(x, n), batch)
         state, metrics = scan(body, state, (jax.random.split(key, n), parts), n)
         return state, jax.tree.map(lambda m: jnp.mean(m, 0), metrics)
 
@@ -186,3 +249,55 @@ def method(init_variables: Callable[[Key, Batch], dict[str, PyTree]], step: Step
 
     # Linen's init is slow when eager, and it runs once.
     return Method(jax.jit(init, compiler_options=run_once_options()), train_step)
+
+
+def accumulate(method: Method, n: int) -> Method:
+    """Take each gradient in n parts of the batch, one after the other, and apply their mean.
+
+    A batch then needs the memory of an n-th of it (on accelerators; on CPU the loop is unrolled,
+    and XLA may run its parts side by side). Noise is drawn by the position in the whole
+    batch, so the step is the same up to the order of sums, but for what looks at a batch as a
+    whole: batch norm sees a part at a time.
+    """
+    if n < 1:
+        raise InputError(f"accumulate = {n}, but a gradient is taken in at least 1 part")
+    return while_traced(method, lambda: _set(_parts, n))
+
+
+def skip_nonfinite(method: Method, in_a_row: int = 100) -> Method:
+    """Leave out the updates whose gradient is NaN or infinite (`optax.apply_if_finite`).
+
+    Parameters, optimiser and mutables stay as they were. `skipped` among the metrics is the share
+    of steps left out; the other metrics count such a step as 0.
+
+    Args:
+        method: what is trained.
+        in_a_row: after so many, the next is applied as it is, and training diverges openly.
+    """
+    if in_a_row < 1:
+        raise InputError(f"in_a_row = {in_a_row}, but at least 1 step may be skipped")
+    return while_traced(method, lambda: _set(_patience, in_a_row))
+
+
+def while_traced(method: Method, entered: Callable[[], Any]) -> Method:
+    """`method`, traced in the context that `entered()` makes."""
+
+    def wrapped(function: Callable) -> Callable:
+        def call(*args: Any) -> Any:
+            with entered():
+                return function(*args)
+
+        return call
+
+    # Not the jitted `init`: its trace may have been taken outside of the context.
+    init = wrapped(getattr(method.init, "__wrapped__", method.init))
+    return Method(jax.jit(init, compiler_options=run_once_options()), wrapped(method.train_step))
+
+
+@contextmanager
+def _set(variable: ContextVar[int], value: int) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)

@@ -33,23 +33,25 @@ def first(batch):
     return {"x": batch["x"][0]}
 
 
-def test_noise_and_gradients_do_not_depend_on_the_number_of_devices(model):
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+def test_noise_and_gradients_do_not_depend_on_the_number_of_devices(model, mode):
     results = []
     for devices in (1, 2, 8):
-        step = compile_step(model.train_step, "pmap", num_devices=devices)
+        step = compile_step(model.train_step, mode, num_devices=devices)
         state, metrics = model.init(jax.random.key(0), first(batches(1))), {}
         for i in range(3):
             state, metrics = step(jax.random.key(1), state, {"x": batches(3)["x"][i]})
         assert step.num_devices == devices
-        assert metrics["loss"].shape == () and float(metrics["size"]) == 16 / devices
+        per_program = 16 / devices if mode == "pmap" else 16
+        assert metrics["loss"].shape == () and float(metrics["size"]) == per_program
         results.append(np.asarray(step.get(state).params["w"]))
     np.testing.assert_allclose(results[1], results[0], rtol=1e-5)
     np.testing.assert_allclose(results[2], results[0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["jit", "pmap"])
-def test_inner_steps_are_the_same_steps(model, mode):
-    many = compile_step(model.train_step, mode, inner=4)
+@pytest.mark.parametrize("mode, devices", [("jit", 1), ("jit", 8), ("pmap", 8)])
+def test_inner_steps_are_the_same_steps(model, mode, devices):
+    many = compile_step(model.train_step, mode, inner=4, num_devices=devices)
     one = compile_step(model.train_step)
     data = batches(4)
     a, mean = many(jax.random.key(1), model.init(jax.random.key(0), first(data)), data)
@@ -68,23 +70,25 @@ def test_what_is_shared_is_not_split(model):
         return model.train_step(key, state, {"x": arrays["x"][indices]})
 
     finals = []
-    for mode in ("jit", "pmap"):
-        compiled = compile_step(step, mode)
+    for mode, devices in (("jit", 1), ("jit", 8), ("pmap", 8)):
+        compiled = compile_step(step, mode, num_devices=devices)
         arrays = compiled.put({"x": batches(1)["x"][0]})
         state = compiled.put(model.init(jax.random.key(0), first(batches(1))))
         state, _ = compiled(jax.random.key(1), state, jnp.arange(16), arrays)
         finals.append(np.asarray(compiled.get(state).params["w"]))
-    np.testing.assert_allclose(*finals, rtol=1e-5)
+    np.testing.assert_allclose(finals[1], finals[0], rtol=1e-5)
+    np.testing.assert_allclose(finals[2], finals[0], rtol=1e-5)
 
 
-def test_pmap_compiles_once_for_put_and_for_its_own_output(model):
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+def test_many_devices_compile_once_for_put_and_for_their_own_output(model, mode):
     traces = []
 
     def step(*args):
         traces.append(1)
         return model.train_step(*args)
 
-    compiled = compile_step(step, "pmap")
+    compiled = compile_step(step, mode, num_devices=8)
     state = model.init(jax.random.key(0), first(batches(1)))
     for _ in range(3):
         state, _ = compiled(jax.random.key(1), state, first(batches(1)))
@@ -104,8 +108,9 @@ def test_bad_settings_are_refused(model, call, message):
         call(model.train_step)
 
 
-def test_a_batch_that_devices_cannot_share_is_refused(model):
-    step = compile_step(model.train_step, "pmap")
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+def test_a_batch_that_devices_cannot_share_is_refused(model, mode):
+    step = compile_step(model.train_step, mode, num_devices=8)
     state = model.init(jax.random.key(0), first(batches(1)))
     with pytest.raises(ValueError, match="multiple of 8"):
         step(jax.random.key(0), state, {"x": jnp.zeros((12, 3))})

@@ -1,12 +1,23 @@
 """The algebra of steps, on problems small enough for pen and paper."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from gengen.steps import descent, method, player, repeat, sequence, with_ema
+from gengen import rng
+from gengen.steps import (
+    accumulate,
+    descent,
+    method,
+    player,
+    repeat,
+    sequence,
+    skip_nonfinite,
+    with_ema,
+)
 
 KEY = jax.random.key(0)
 
@@ -42,7 +53,7 @@ def test_players_move_alone_and_in_turn():
     y = 2.0 + 0.5 * 1.0
     assert float(state.params["y"]) == y
     assert float(state.params["x"]) == 1.0 - 0.5 * y  # sees the new y
-    assert set(metrics) == {"y_loss", "x_loss"}
+    assert set(metrics) == {"y_loss", "x_loss", "y_gradient_norm", "x_gradient_norm"}
 
 
 def test_repeat_gives_each_inner_step_a_fresh_part_of_the_batch():
@@ -100,3 +111,88 @@ def test_mutables_are_what_the_loss_returns():
 def test_impossible_settings_are_refused(make):
     with pytest.raises(ValueError, match="= (0|1.0)"):
         make(descent(pull, optax.sgd(0.1)))
+
+
+def noisy(params, mutables, key, batch):
+    """Noise by position, and a mutable that follows the batch."""
+    x = batch["x"] + rng.normal(key, batch["x"].shape)
+    seen = mutables["seen"]["mean"] * 0.5 + jnp.mean(x) * 0.5
+    return jnp.mean((x - params["w"]) ** 2), ({}, {"seen": {"mean": seen}})
+
+
+def noisy_method():
+    variables = {"params": {"w": jnp.float32(0)}, "seen": {"mean": jnp.float32(0)}}
+    return method(lambda key, batch: variables, descent(noisy, optax.adam(0.1)))
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_gradients_taken_in_parts_are_those_of_the_whole_batch(n):
+    """With the same noise for each example: only the order of sums differs."""
+    x = jnp.linspace(-1, 1, 24).reshape(8, 3)
+    finals = []
+    for m in (noisy_method(), accumulate(noisy_method(), n)):
+        state, metrics = m.init(KEY, {"x": x}), {}
+        for _ in range(3):
+            state, metrics = jax.jit(m.train_step)(KEY, state, {"x": x})
+        finals.append((state.params["w"], metrics["loss"], metrics["gradient_norm"]))
+    np.testing.assert_allclose(finals[1], finals[0], rtol=1e-5)
+
+
+def test_parts_need_the_memory_of_a_part(monkeypatch):
+    """In a loop, as on accelerators: an n-th of the activations is alive at a time."""
+    monkeypatch.setattr("gengen.xla.on_cpu", lambda: False)
+
+    def deep(params, mutables, key, batch):
+        h = batch["x"]
+        for w in params["w"]:
+            h = jnp.tanh(h @ w)
+        return jnp.mean(h**2), ({}, mutables)
+
+    weights = [jax.random.normal(k, (64, 64)) for k in jax.random.split(KEY, 8)]
+    variables = {"params": {"w": weights}}
+    m = method(lambda key, batch: variables, descent(deep, optax.sgd(0.1)))
+    batch, sizes = {"x": jnp.ones((1024, 64))}, []
+    for one in (m, accumulate(m, 16)):
+        state = one.init(KEY, batch)
+        analysis = jax.jit(one.train_step).lower(KEY, state, batch).compile().memory_analysis()
+        assert analysis is not None
+        sizes.append(analysis.temp_size_in_bytes)
+    assert sizes[1] < sizes[0] / 2
+
+
+def test_a_batch_that_has_no_such_parts_is_refused():
+    m = accumulate(noisy_method(), 3)
+    with pytest.raises(ValueError, match="multiple of 3"):
+        m.train_step(KEY, m.init(KEY, {"x": jnp.ones((8, 3))}), {"x": jnp.ones((8, 3))})
+
+
+def test_a_nonfinite_gradient_is_skipped_and_counted():
+    m = skip_nonfinite(noisy_method(), in_a_row=2)
+    good, bad = {"x": jnp.ones((4, 3))}, {"x": jnp.full((4, 3), jnp.nan)}
+    state = m.init(KEY, good)
+    state, metrics = m.train_step(KEY, state, good)
+    assert float(metrics["skipped"]) == 0 and float(metrics["loss"]) > 0
+    after, metrics = m.train_step(KEY, state, bad)
+    assert float(metrics["skipped"]) == 1 and float(metrics["loss"]) == 0
+    chex.assert_trees_all_equal((after.params, after.mutables), (state.params, state.mutables))
+    assert int(after.step) == 2
+    again, metrics = m.train_step(KEY, after, good)
+    assert float(metrics["skipped"]) == 0 and again.params["w"] != state.params["w"]
+    for _ in range(3):  # the third in a row is applied
+        state, metrics = m.train_step(KEY, state, bad)
+    assert not np.isfinite(state.params["w"])
+
+
+def test_an_init_traced_before_does_not_leak_into_a_wrapped_method():
+    plain, x = noisy_method(), {"x": jnp.ones((4, 3))}
+    plain.init(KEY, x)
+    assert isinstance(skip_nonfinite(plain).init(KEY, x).opt_state, optax.ApplyIfFiniteState)
+    assert not isinstance(plain.init(KEY, x).opt_state, optax.ApplyIfFiniteState)
+
+
+def test_a_learning_rate_that_the_optimiser_holds_is_a_metric():
+    tx = optax.inject_hyperparams(optax.sgd)(optax.linear_schedule(1.0, 0.0, 4))
+    m, state = start({"w": jnp.array([0.0])}, descent(pull, tx))
+    for want in (1.0, 0.75):
+        state, metrics = m.train_step(KEY, state, {"x": jnp.ones((2, 1))})
+        assert float(metrics["learning_rate"]) == want

@@ -355,4 +355,5 @@ def optimizer(cfg: Config) -> optax.GradientTransformation:
     if cfg.warmup_steps:
         ramp = optax.linear_schedule(0.0, cfg.learning_rate, cfg.warmup_steps)
         rate = optax.join_schedules([ramp, rate], [cfg.warmup_steps])
-    return optax.chain(optax.clip_by_global_norm(cfg.clip_norm), optax.adam(rate, b2=cfg.b2))
+    adam = optax.inject_hyperparams(optax.adam)(rate, b2=cfg.b2)  # the rate becomes a metric
+    return optax.chain(optax.clip_by_global_norm(cfg.clip_norm), adam)
