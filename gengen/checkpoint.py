@@ -19,15 +19,21 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from gengen import distributed
 from gengen.types import InputError, PyTree, TrainState
 
 MANIFEST = "MANIFEST.json"
 
 
+class SaveFailed(RuntimeError):
+    """A checkpoint could not be written; those before it are as they were."""
+
+
 class Checkpoints:
     """The checkpoints of one run, in `folder/<step>/`; the newest `keep` stay.
 
-    Saving is asynchronous: `save` returns once the state is copied to the host. `close` waits.
+    Saving is asynchronous: `save` returns once the state is copied to the host. `close` waits. Of
+    several processes all call all of it, with the same state; one folder serves them.
     """
 
     def __init__(self, folder: Path, keep: int = 2):
@@ -37,6 +43,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self.folder, options=options)
         self._finishing: threading.Thread | None = None
         self._failure: BaseException | None = None
+        self._failed_step = 0
 
     def save(self, state: TrainState) -> None:
         """Save a state under its own step; one already there is replaced only if it is invalid."""
@@ -48,16 +55,21 @@ class Checkpoints:
             self._manager.delete(step)
         # Host copies: on CPU the writer would otherwise share buffers that the next step donates.
         host = jax.tree.map(lambda x: np.array(x, copy=True), state)
-        self._manager.save(step, args=ocp.args.StandardSave(host))
+        try:
+            self._manager.save(step, args=ocp.args.StandardSave(host))
+        except Exception as failure:  # Orbax and TensorStore raise many kinds
+            raise self._failed(step, failure) from failure
         self._finishing = threading.Thread(target=self._finish, args=(step,), daemon=True)
         self._finishing.start()
 
     def _finish(self, step: int) -> None:
         try:
             self._manager.wait_until_finished()
-            write_manifest(self.folder / str(step))
+            if distributed.is_main():
+                write_manifest(self.folder / str(step))
         except BaseException as failure:  # handed to whoever waits: a thread has no caller
             self._failure = failure
+            self._failed_step = step
 
     def _wait(self) -> None:
         if self._finishing is not None:
@@ -65,7 +77,13 @@ class Checkpoints:
             self._finishing = None
         if self._failure is not None:
             failure, self._failure = self._failure, None
-            raise failure
+            raise self._failed(self._failed_step, failure) from failure
+
+    def _failed(self, step: int, failure: BaseException) -> SaveFailed:
+        last = newest_valid(self.folder)
+        kept = f"the last good one is {last}" if last else "there is none before"
+        why = " ".join(str(failure).split())[:300]
+        return SaveFailed(f"cannot save checkpoint {step} in {self.folder} ({why}); {kept}")
 
     def close(self) -> None:
         """Wait for the last save, and release what Orbax holds."""
@@ -79,6 +97,13 @@ class Checkpoints:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def stages_in(folder: Path) -> list[str]:
+    """The names of the stages that have checkpoints in `folder`; none if it is of one method."""
+    if not Path(folder).is_dir():
+        return []
+    return sorted(p.name for p in Path(folder).iterdir() if not p.name[0].isdigit() and steps_in(p))
 
 
 def steps_in(folder: Path) -> list[int]:
@@ -130,8 +155,12 @@ def restore(
     Raises:
         InputError: if the checkpoint is of another model: its arrays differ in names or shapes.
     """
-    path = newest_valid(folder, say)
-    return None if path is None else _read(path, like)
+    step = -1
+    if distributed.is_main():
+        path = newest_valid(folder, say)
+        step = -1 if path is None else int(path.name)
+    step = distributed.from_main(step)
+    return None if step < 0 else _read(Path(folder).absolute() / str(step), like)
 
 
 def _read(path: Path, like: TrainState) -> TrainState:

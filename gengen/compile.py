@@ -17,6 +17,8 @@ from gengen.rng import AXIS
 from gengen.types import InputError, Key, Metrics, PyTree, TrainState
 from gengen.xla import compiler_options, on_cpu, scan
 
+Devices = list[Any]  # of jax.Device
+
 
 class CompiledStep(NamedTuple):
     """A compiled train step: called as the step itself, with this process's part of the batch.
@@ -67,10 +69,8 @@ def compile_step(
     """
     if inner < 1:
         raise InputError(f"inner = {inner}, but a dispatch runs at least 1 step")
-    if mode not in ("jit", "pmap"):
-        raise InputError(f'mode = {mode!r}, but it is "jit" or "pmap"')
     many = step if inner == 1 else _repeated(step, inner)
-    devices = _devices(mode, num_devices)
+    devices = devices_for(mode, num_devices)
     batch_axis = 0 if inner == 1 else 1
     if mode == "pmap":
         return _pmapped(many, batch_axis, devices)
@@ -80,7 +80,10 @@ def compile_step(
     return CompiledStep(run, jax.device_put, lambda tree: tree, jax.device_put, 1)
 
 
-def _devices(mode: str, num_devices: int | None) -> list[jax.Device]:
+def devices_for(mode: str, num_devices: int | None) -> Devices:
+    """The devices that `compile_step` would use; its arguments and errors."""
+    if mode not in ("jit", "pmap"):
+        raise InputError(f'mode = {mode!r}, but it is "jit" or "pmap"')
     devices, processes = jax.devices(), jax.process_count()
     if num_devices is None:
         num_devices = 1 if mode == "jit" and processes == 1 else len(devices)
@@ -116,7 +119,7 @@ def _first_copy(y: jax.Array) -> jax.Array:
     return y.addressable_shards[0].data
 
 
-def _sharded(step: Callable, batch_axis: int, devices: list[jax.Device]) -> CompiledStep:
+def _sharded(step: Callable, batch_axis: int, devices: Devices) -> CompiledStep:
     """One program of the whole batch, split by XLA: each device holds a copy of the state."""
     mesh = Mesh(np.array(devices), (AXIS,))
     everywhere = NamedSharding(mesh, PartitionSpec())
@@ -151,7 +154,7 @@ def _sharded(step: Callable, batch_axis: int, devices: list[jax.Device]) -> Comp
     return CompiledStep(run, put, lambda t: jax.tree.map(_first_copy, t), place, len(devices))
 
 
-def _pmapped(step: Callable, batch_axis: int, devices: list[jax.Device]) -> CompiledStep:
+def _pmapped(step: Callable, batch_axis: int, devices: Devices) -> CompiledStep:
     """The program of one device's share, run by all of them; a state has a leading device axis."""
     here = [device for device in devices if device.process_index == jax.process_index()]
 

@@ -12,15 +12,61 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 import gengen
 from gengen.errors import InputError
 
-SCHEMA = 1  # of config.json; raised when a reader of the old form would misread the new
-MUST_MATCH = ("model", "config", "data", "seed")  # what may not change under --resume
+SCHEMA = 2  # of config.json; raised when a reader of the old form would misread the new
+MUST_MATCH = ("model", "config", "data", "engine", "seed")  # what may not change under --resume
+LOCK = ".lock"
+
+
+def _from_1(settings: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1 had no engine: what is now a choice was always so."""
+    return settings | {"engine": {"accumulate": 1, "dtype": "float32", "on_nan": "stop"}}
+
+
+_MIGRATIONS = {1: _from_1}  # schema -> what makes its settings those of the next
+
+
+@contextmanager
+def locked(out: Path, resume: bool) -> Iterator[None]:
+    """Keep other trainings out of `out`; of several processes of one training, the first does.
+
+    Raises:
+        InputError: if another process trains there, or nothing can be written there.
+    """
+    import jax
+
+    if jax.process_index() > 0:
+        yield
+        return
+    out = Path(out)
+    if resume:
+        read(out)  # no folder is made where there is no run
+    else:
+        _check_free(out)
+    lock = FileLock(out / LOCK, blocking=False)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"{out} is in use: another process trains there; wait for it, or choose another --out"
+        ) from None
+    except OSError as error:
+        raise InputError(f"cannot write to {out}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def create(out: Path, settings: dict[str, Any]) -> None:
@@ -30,22 +76,41 @@ def create(out: Path, settings: dict[str, Any]) -> None:
         InputError: if `out` holds anything already, or cannot be written.
     """
     out = Path(out)
+    _check_free(out)
     try:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            cure = "pass --resume to go on with it, or choose another --out"
-            what = "a run" if (out / "config.json").exists() else "something else"
-            raise InputError(f"{out} holds {what} already: {cure}")
         (out / "samples").mkdir(parents=True, exist_ok=True)
         write_json(out / "config.json", settings)
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error.strerror or error}") from error
 
 
+def settings(given: dict[str, Any], data: Any, **numbers: Any) -> dict[str, Any]:
+    """What `config.json` holds: `given`, what `data` are, and what the numbers depend on."""
+    about = {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "num_examples": len(data),
+        "shape": list(data.shape),
+    }
+    own = {"schema": SCHEMA, "versions": versions(), "machine": machine()}
+    return {**given, "data": about, **numbers, **own}
+
+
+def _check_free(out: Path) -> None:
+    try:
+        if out.exists() and (not out.is_dir() or any(p.name != LOCK for p in out.iterdir())):
+            cure = "pass --resume to go on with it, or choose another --out"
+            what = "a run" if (out / "config.json").exists() else "something else"
+            raise InputError(f"{out} holds {what} already: {cure}")
+    except OSError as error:
+        raise InputError(f"cannot read {out}: {error.strerror or error}") from error
+
+
 def read(out: Path) -> dict[str, Any]:
     """The settings of the run in `out`.
 
     Raises:
-        InputError: if there is no run, or it was written by a later schema.
+        InputError: if there is no run, or its schema is unknown. An older one is migrated.
     """
     path = Path(out) / "config.json"
     try:
@@ -54,11 +119,23 @@ def read(out: Path) -> dict[str, Any]:
         raise InputError(f"{out} holds no run: {path} does not exist") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    if settings.get("schema") != SCHEMA:
+    return migrated(settings, path)
+
+
+def migrated(settings: Any, source: Path) -> dict[str, Any]:
+    """Settings of any known schema, in the form of this one.
+
+    Raises:
+        InputError: for another schema: it is not guessed at.
+    """
+    schema = settings.get("schema") if isinstance(settings, dict) else None
+    if schema not in (*_MIGRATIONS, SCHEMA):
         raise InputError(
-            f"{path} has schema {settings.get('schema')}, but this gengen reads schema {SCHEMA}: "
+            f"{source} has schema {schema}, but this gengen reads schemas 1 to {SCHEMA}: "
             "use the gengen that wrote it"
         )
+    for old in range(schema, SCHEMA):
+        settings = _MIGRATIONS[old](settings) | {"schema": old + 1}
     return settings
 
 

@@ -6,16 +6,16 @@ A module of such a model defines `stages(cfg) -> tuple[Stage, ...]` in the place
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from gengen.data import Dataset
-from gengen.types import Method, TrainState
+from gengen.data import AnyData
+from gengen.types import InputError, Method, TrainState
 
 Finished = Mapping[str, TrainState]  # the last states of the stages before, by name
 
 
-def same_data(before: Finished, data: Dataset) -> Dataset:
+def same_data(before: Finished, data: AnyData) -> AnyData:
     """The run's own data."""
     return data
 
@@ -29,7 +29,7 @@ class Stage(NamedTuple):
     """One stage of training.
 
     Attributes:
-        name: a word, for logs and folders: "layer1", "prior".
+        name: a word that begins with a letter, for logs and folders: "layer1", "prior".
         method: what is trained.
         data: (before, the run's data) -> what this stage trains on, such as the codes that the
             stage before gives.
@@ -40,6 +40,19 @@ class Stage(NamedTuple):
 
     name: str
     method: Method
-    data: Callable[[Finished, Dataset], Dataset] = same_data
+    data: Callable[[Finished, AnyData], AnyData] = same_data
     start: Callable[[Finished, TrainState], TrainState] = fresh
     share: float = 1.0
+
+
+def check_stages(stages: Sequence[Stage]) -> None:
+    """Refuse what cannot be trained one after the other.
+
+    Raises:
+        InputError: for no stage, a name that is no word, two of one name, or a share of nothing.
+    """
+    names = [stage.name for stage in stages]
+    if not names or len({*names}) < len(names) or not all(name.isidentifier() for name in names):
+        raise InputError(f"stages {names}: there is at least one, each named by a word of its own")
+    if not all(stage.share > 0 for stage in stages):
+        raise InputError(f"shares {[s.share for s in stages]}: each stage takes some of the steps")

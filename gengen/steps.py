@@ -68,6 +68,9 @@ def descent(loss: Loss, tx: optax.GradientTransformation) -> Step:
         # grad first, then the mean: grad(pmean(loss)) is not averaged under pmap.
         found = mean_over_replicas(_gradient(loss, state.params, state.mutables, key, batch))
         grads, mutables, metrics = found
+        if _patience.get():  # a loss can be NaN where its gradient is not
+            finite = jnp.isfinite(metrics["loss"])
+            grads = jax.tree.map(lambda g: jnp.where(finite, g, jnp.nan), grads)
         guarded = _guarded(tx)
         updates, opt_state = guarded.update(grads, state.opt_state, state.params)
         metrics |= {"gradient_norm": optax.tree.norm(grads), **_learning_rate(opt_state)}
@@ -265,7 +268,7 @@ def accumulate(method: Method, n: int) -> Method:
 
 
 def skip_nonfinite(method: Method, in_a_row: int = 100) -> Method:
-    """Leave out the updates whose gradient is NaN or infinite (`optax.apply_if_finite`).
+    """Leave out steps whose loss or gradient is NaN or infinite (`optax.apply_if_finite`).
 
     Parameters, optimiser and mutables stay as they were. `skipped` among the metrics is the share
     of steps left out; the other metrics count such a step as 0.

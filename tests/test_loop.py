@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,9 @@ import optax
 import pytest
 
 from gengen import loop, run_dir
-from gengen.data import Dataset
+from gengen.data import Dataset, Stream
+from gengen.loop import Engine
+from gengen.stages import Stage
 from gengen.steps import descent, method, with_ema
 
 
@@ -33,11 +36,15 @@ def regression(nan_at=None):
     )
 
 
+def reader(arrays):
+    return lambda rows: {name: array[rows] for name, array in arrays.items()}
+
+
 DATA = Dataset("points", {"x": np.random.default_rng(0).normal(size=(37, 2)).astype(np.float32)})
 SETTINGS = {"model": "regression", "config": {"width": 2}}
 
 
-def train(out, steps=20, **options):
+def train(out, steps=20, **options) -> Any:
     options = {"batch_size": 8, "settings": SETTINGS, "log_every": 5, "save_every": 10} | options
     return loop.run(options.pop("method", regression()), DATA, out=out, steps=steps, **options)
 
@@ -94,17 +101,20 @@ def test_a_finished_run_is_left_as_it_is(tmp_path, capsys):
 
 def test_pmap_and_inner_steps_end_where_jit_does(tmp_path):
     plain = train(tmp_path / "a")
-    many = train(tmp_path / "b", mode="pmap", num_devices=4)
-    inner = train(tmp_path / "c", inner=5)
+    many = train(tmp_path / "b", engine=Engine(mode="pmap", num_devices=4))
+    inner = train(tmp_path / "c", engine=Engine(inner=5))
+    split = train(tmp_path / "d", engine=Engine(num_devices=4))
+    np.testing.assert_allclose(split.params["w"], plain.params["w"], rtol=1e-5)
     np.testing.assert_allclose(inner.params["w"], plain.params["w"], rtol=1e-5)
     # This model draws one noise for all: see gengen.rng. So only the shape of things is compared.
     assert many.params["w"].shape == (2, 1) and int(many.step) == 20
 
 
 def test_inner_steps_resume_bit_for_bit(tmp_path):
-    whole = train(tmp_path / "a", 23, inner=5)
-    train(tmp_path / "b", 10, inner=5)
-    assert_same(train(tmp_path / "b", 23, inner=5, resume=True), whole)
+    five = Engine(inner=5)
+    whole = train(tmp_path / "a", 23, engine=five)
+    train(tmp_path / "b", 10, engine=five)
+    assert_same(train(tmp_path / "b", 23, engine=five, resume=True), whole)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -147,13 +157,29 @@ def test_bad_input_is_refused_and_nothing_written(tmp_path):
         (dict(steps=-1), "steps = -1"),
         (dict(batch_size=0), "batch_size = 0"),
         (dict(log_every=0), "log_every = 0"),
-        (dict(mode="pmap", batch_size=9), "batch_size = 9"),
-        (dict(mode="eager"), "mode = 'eager'"),
+        (dict(engine=Engine(mode="pmap"), batch_size=9), "batch_size = 9"),
+        (dict(engine=Engine(mode="eager")), "mode = 'eager'"),
+        (dict(engine=Engine(num_devices=0)), "0 devices"),
+        (dict(engine=Engine(accumulate=3)), "each taking 3 parts"),
         (dict(resume=True), "holds no run"),
     ]:
         with pytest.raises(ValueError, match=message):
             train(out, **options)
         assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(accumulate=0), "accumulate = 0"),
+        (dict(dtype="int8"), "dtype = 'int8'"),
+        (dict(on_nan="pray"), "on_nan = 'pray'"),
+        (dict(workers=-1), "workers = -1"),
+    ],
+)
+def test_an_engine_that_cannot_be_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Engine(**options)
 
 
 def test_a_run_is_never_overwritten(tmp_path):
@@ -189,3 +215,119 @@ def test_an_unwritable_place_is_refused(tmp_path):
     (tmp_path / "file").write_text("not a directory")
     with pytest.raises(ValueError, match="cannot write"):
         train(tmp_path / "file" / "run", 3)
+
+
+def test_a_stream_trains_as_the_same_data_in_memory_do(tmp_path):
+    """The same batches, bit for bit, with and without an interruption."""
+    stream = Stream("points", reader(DATA.arrays), len(DATA), DATA.shape, DATA.fingerprint)
+    whole = train(tmp_path / "memory", 23)
+    options: dict = dict(batch_size=8, settings=SETTINGS, save_every=10)
+    assert_same(loop.run(regression(), stream, out=tmp_path / "a", steps=23, **options), whole)
+    loop.run(regression(), stream, out=tmp_path / "b", steps=12, **options)
+    resumed = loop.run(regression(), stream, out=tmp_path / "b", steps=23, resume=True, **options)
+    assert_same(resumed, whole)
+
+
+def two_stages():
+    """The second learns on residuals of the first, and starts with a copy of its weights."""
+
+    def residuals(before, data):
+        x = data.arrays["x"]
+        return Dataset("residuals", {"x": x - np.asarray(x @ before["first"].params["w"])})
+
+    def start(before, state):
+        copy = jax.tree.map(jnp.copy, before["first"].params)
+        return state.replace(params=copy)
+
+    return [
+        Stage("first", regression()),
+        Stage("second", regression(), data=residuals, start=start, share=2.0),
+    ]
+
+
+@pytest.mark.parametrize("cut", [1, 7, 10, 23])
+def test_stages_share_the_steps_and_resume_bit_for_bit(tmp_path, cut, monkeypatch):
+    """Stopped in the first stage, or inside the second."""
+    seen = []
+    preview = lambda variables, key: seen.append(sorted(variables)) or np.zeros((4, 2))  # noqa: E731
+    whole = train(tmp_path / "whole", 30, method=two_stages(), preview=preview, preview_every=10)
+    assert isinstance(whole, dict) and list(whole) == ["first", "second"]
+    assert [int(state.step) for state in whole.values()] == [10, 20]
+    assert seen == [["first", "second"]] * 2  # the last stage's pictures alone
+    rows = run_dir.read_metrics(tmp_path / "whole" / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [5, 10, 15, 20, 25, 30]
+    assert run_dir.read(tmp_path / "whole")["parameters"] == 4
+
+    steps = iter(range(1, 100))
+    monkeypatch.setattr(loop.distributed, "asked_to_stop", lambda step, stop: next(steps) == cut)
+    with pytest.raises(loop.Interrupted, match=f"stopped at step {cut} of 30"):
+        train(tmp_path / "cut", 30, method=two_stages(), save_every=4)
+    resumed = train(tmp_path / "cut", 30, method=two_stages(), resume=True)
+    for name in whole:
+        assert_same(resumed[name], whole[name])
+    assert {s.step.dtype for s in resumed.values()} == {np.dtype("int32")}
+
+
+def test_stages_must_have_names_and_steps(tmp_path):
+    for stages, steps, message in [
+        ([], 5, "at least one"),
+        ([Stage("a", regression()), Stage("a", regression())], 5, "word of its own"),
+        ([Stage("1", regression())], 5, "word"),
+        ([Stage("a", regression(), share=0.0)], 5, "each stage takes some"),
+        (two_stages(), 1, "each of the 2 stages needs one"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            train(tmp_path / "run", steps, method=stages)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_the_engine_computes_may_not_change_on_resume(tmp_path):
+    train(tmp_path / "run", 4, engine=Engine(accumulate=2))
+    assert run_dir.read(tmp_path / "run")["engine"]["accumulate"] == 2
+    with pytest.raises(ValueError, match="engine.accumulate was 2, now 1"):
+        train(tmp_path / "run", 8, resume=True)
+
+
+def test_skipped_steps_are_left_out_of_the_means(tmp_path):
+    state = train(tmp_path / "run", 15, method=regression(nan_at=12), engine=Engine(on_nan="skip"))
+    rows = run_dir.read_metrics(tmp_path / "run" / "metrics.jsonl")
+    # The count of steps, a mutable, stands at 12 once that step is skipped: so are all later ones.
+    assert [row["skipped"] for row in rows] == [0, 0, pytest.approx(3 / 5)]
+    assert rows[2]["loss"] == pytest.approx(rows[1]["loss"], rel=0.5)
+    assert int(state.step) == 15 and np.all(np.isfinite(state.params["w"]))
+    with pytest.raises(loop.Diverged, match="every gradient since the last line"):
+        train(tmp_path / "all", 20, method=regression(nan_at=12), engine=Engine(on_nan="skip"))
+
+
+def test_tensorboard_and_profile_are_written(tmp_path):
+    out = tmp_path / "run"
+    preview = lambda variables, key: np.zeros((4, 8, 8, 1), np.float32)  # noqa: E731
+    engine = Engine(tensorboard=True, profile=2)
+    train(out, 20, engine=engine, preview=preview, preview_every=20)
+    (events,) = (out / "tensorboard").iterdir()
+    content = events.read_bytes()
+    assert all(
+        word in content for word in (b"loss", b"gradient_norm", b"examples_per_s", b"samples")
+    )
+    assert list((out / "profile").rglob("*.xplane.pb"))
+
+
+def test_a_second_training_is_refused(tmp_path):
+    out = tmp_path / "run"
+    train(out, 3)
+    with (
+        run_dir.locked(out, resume=True),
+        pytest.raises(ValueError, match="another process trains"),
+    ):
+        train(out, 5, resume=True)
+    assert int(train(out, 5, resume=True).step) == 5
+
+
+def test_a_failed_save_names_the_last_good_checkpoint(tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    train(out, 10)
+    monkeypatch.setattr(
+        "gengen.checkpoint.write_manifest", lambda path: (_ for _ in ()).throw(OSError(28, "full"))
+    )
+    with pytest.raises(RuntimeError, match=r"cannot save checkpoint 20 .*full.*good one is .*/10"):
+        train(out, 20, resume=True)

@@ -62,7 +62,30 @@ class Train:
     set: Settings = field(default=())
     """A field of the model's Config; tuples as 32,64."""
     devices: int | None = None
-    """Split each batch over that many devices, by pmap. (default: one device, no pmap)"""
+    """Split each batch over that many devices. (default: one; with --distributed all)"""
+    mode: Literal["jit", "pmap"] | None = None
+    """How many devices share a step: one program that XLA splits, or pmap. (default: jit)"""
+    accumulate: int | None = None
+    """Take each gradient in that many parts of the batch, to save memory. (default: 1)"""
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """What networks compute in; parameters stay float32. (default: float32)"""
+    on_nan: Literal["stop", "skip"] | None = None
+    """At a NaN or infinite loss stop, or leave the step out. (default: stop)"""
+    workers: int = 0
+    """Processes that read streamed data ahead. (default: 0, threads)"""
+    tensorboard: bool = False
+    """Write TensorBoard event files beside metrics.jsonl."""
+    profile: int = 0
+    """Trace that many steps for a profiler, once compiled, into OUT/profile."""
+    distributed: bool = False
+    """One of several processes, each started with the same command. TPU pods, SLURM and Kubernetes
+    say the next three by themselves."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0."""
+    num_processes: int | None = None
+    """How many processes there are."""
+    process_id: int | None = None
+    """Which this is, from 0."""
     log_every: int | None = None
     """Steps between lines of metrics.jsonl. (default: steps / 200, or as before a resume)"""
     save_every: int | None = None
@@ -78,11 +101,28 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write what a run learnt as one file: gengen export runs/ddpm ddpm.safetensors."""
+
+    run: Positional[Path]
+    """Run directory."""
+    file: Positional[Path]
+    """New file, NAME.safetensors; `gengen sample` takes it in the place of a run."""
+
+    def __call__(self) -> None:
+        """Run the command."""
+        from gengen.trained import export
+
+        path = export(self.run, self.file, lambda line: print(f"gengen: {line}", file=sys.stderr))
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
+
+
+@dataclass(frozen=True)
 class Sample:
     """Draw samples from a run: gengen sample runs/ddpm --num 64 --out digits.png."""
 
     run: Positional[Path]
-    """Run directory."""
+    """Run directory, or a file made by `gengen export`."""
     num: int = 64
     """How many."""
     seed: int = 0
@@ -105,6 +145,7 @@ Command = (
     Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Sample, tyro.conf.subcommand("sample")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
 )
 
 

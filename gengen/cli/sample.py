@@ -10,10 +10,9 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from gengen import discover, run_dir
-from gengen.checkpoint import restore_variables
-from gengen.cli.settings import configure, from_json
+from gengen import trained
 from gengen.compile import use_compilation_cache
+from gengen.config import configure
 from gengen.data import to_uint8
 from gengen.errors import InputError
 from gengen.viz.grid import picture, save_png
@@ -25,18 +24,14 @@ CHUNK = 256  # samples drawn at once: bounds the memory, and is compiled once
 
 
 def sample(args: Sample) -> None:
-    """Draw samples from the newest checkpoint of a run and write them to `args.out`."""
+    """Draw samples from a run, or an exported file, and write them to `args.out`."""
     _check(args)
-    old = run_dir.read(args.run)
-    module = discover.module(old["model"])
-    if not hasattr(module, "sample"):
-        raise InputError(f"{old['model']} does not sample")
-    cfg = configure(from_json(module.Config, old["config"]), args.set)
-    variables = restore_variables(
-        args.run / "checkpoints", lambda line: print(f"gengen: {line}", file=sys.stderr)
+    module, cfg, variables, settings = trained.load(
+        args.run, lambda line: print(f"gengen: {line}", file=sys.stderr)
     )
-    if variables is None:
-        raise InputError(f"{args.run} has no checkpoint yet: train it further")
+    if not hasattr(module, "sample"):
+        raise InputError(f"{settings['model']} does not sample")
+    cfg = configure(cfg, args.set)
     use_compilation_cache()
     key, chunk = jax.random.key(args.seed), min(args.num, CHUNK)
     starts = tqdm(range(0, args.num, chunk), unit_scale=chunk, unit="sample", disable=None)

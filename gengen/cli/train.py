@@ -8,10 +8,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from gengen import discover, loop, run_dir
-from gengen.cli.settings import configure, from_json
+from gengen import discover, distributed, loop, run_dir
+from gengen.closed_form import fit_run
 from gengen.compile import use_compilation_cache
-from gengen.data import Dataset, load
+from gengen.config import configure, from_json
+from gengen.data import AnyData, load
 from gengen.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,42 +22,65 @@ if TYPE_CHECKING:
 def train(args: Train) -> None:
     """Train the model that `args` names; prints where the report lies."""
     module = discover.module(args.model)
+    if args.distributed:
+        distributed.initialize(args.coordinator, args.num_processes, args.process_id)
     out = args.out or Path("runs") / f"{args.model}-{Path(args.data or 'mnist5k').stem}"
-    old = run_dir.read(out) if args.resume else None
-    name = args.data or (old["data"]["name"] if old else "mnist5k")
-    seed = args.seed if args.seed is not None else old["seed"] if old else 0
-    steps = args.steps if args.steps is not None else old["steps"] if old else 1000
-    data = load(name)
+    old = run_dir.read(out) if args.resume else {}
+    # What is not said is as it was before a resume.
+    seed = _first(args.seed, old.get("seed"), 0)
+    steps = _first(args.steps, old.get("steps"), 1000)
+    data = load(_first(args.data, old.get("data", {}).get("name"), "mnist5k"))
     cfg = _config(module, data, args.set, old)
     use_compilation_cache()
-    try:
-        loop.run(
-            module.method(cfg),
-            data,
-            out=out,
-            steps=steps,
-            batch_size=cfg.batch_size,
-            seed=seed,
-            settings=settings(module, cfg),
-            resume=args.resume,
-            preview=preview(module, cfg),
-            log_every=args.log_every,
-            save_every=args.save_every,
-            preview_every=args.preview_every,
-            mode="pmap" if args.devices else "jit",
-            num_devices=args.devices,
-        )
-    except loop.Interrupted as stop:
-        again = f"gengen train {args.model} --steps {steps} --out {out} --resume"
-        raise loop.Interrupted(f"{stop}; to go on: {again}") from None
-    print(f"report: {out / 'report.html'}", file=sys.stderr)
+    if hasattr(module, "fit"):
+        fit_run(module, cfg, data, out=out, settings=settings(module, cfg), seed=seed)
+    else:
+        model = module.stages(cfg) if hasattr(module, "stages") else module.method(cfg)
+        try:
+            loop.run(
+                model,
+                data,
+                out=out,
+                steps=steps,
+                batch_size=cfg.batch_size,
+                seed=seed,
+                settings=settings(module, cfg, old.get("config")),
+                resume=args.resume,
+                preview=preview(module, cfg),
+                log_every=args.log_every,
+                save_every=args.save_every,
+                preview_every=args.preview_every,
+                engine=_engine(args, old.get("engine", {})),
+            )
+        except loop.Interrupted as stop:
+            again = f"gengen train {args.model} --steps {steps} --out {out} --resume"
+            raise loop.Interrupted(f"{stop}; to go on: {again}") from None
+    if distributed.is_main():
+        print(f"report: {out / 'report.html'}", file=sys.stderr)
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)
+
+
+def _engine(args: Train, old: dict[str, Any]) -> loop.Engine:
+    return loop.Engine(
+        accumulate=_first(args.accumulate, old.get("accumulate"), 1),
+        dtype=_first(args.dtype, old.get("dtype"), "float32"),
+        on_nan=_first(args.on_nan, old.get("on_nan"), "stop"),
+        mode=args.mode or "jit",
+        num_devices=args.devices,
+        workers=args.workers,
+        tensorboard=args.tensorboard,
+        profile=args.profile,
+    )
 
 
 def _config(
-    module: ModuleType, data: Dataset, changes: tuple[str, ...], old: dict[str, Any] | None
+    module: ModuleType, data: AnyData, changes: tuple[str, ...], old: dict[str, Any]
 ) -> Any:
     """The Config: of the run that goes on, or the default one for these data; then --set."""
-    if old is not None:
+    if old:
         if old["model"] != _name(module):
             raise InputError(f"the run is of {old['model']}, not of {_name(module)}")
         return configure(from_json(module.Config, old["config"]), changes)
@@ -70,10 +94,16 @@ def _name(module: ModuleType) -> str:
     return module.__name__.rpartition(".")[2]
 
 
-def settings(module: ModuleType, cfg: Any) -> dict[str, Any]:
-    """What `config.json` says of the model."""
-    family = module.__name__.split(".")[-2]
-    return {"model": _name(module), "family": family, "config": dataclasses.asdict(cfg)}
+def settings(module: ModuleType, cfg: Any, before: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What `config.json` says of the model.
+
+    On resume a field that the Config did not have `before` is left out while it has its default:
+    that is always what was done when there was no such field.
+    """
+    config, default = dataclasses.asdict(cfg), dataclasses.asdict(module.Config())
+    if before is not None:
+        config = {k: v for k, v in config.items() if k in before or v != default[k]}
+    return {"model": _name(module), "family": module.__name__.split(".")[-2], "config": config}
 
 
 def preview(module: ModuleType, cfg: Any, images: int = 64, points: int = 2000):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from gengen.data.order import batch_indices
 from gengen.types import Array, Batch, InputError, Shape
 
 # What an array of each name must be: dtype, rank and, for messages, the shape in letters.
@@ -70,6 +71,10 @@ class Dataset:
             digest.update(little.data)
         return digest.hexdigest()
 
+    def rows(self, batch_size: int, seed: int, step: int) -> np.ndarray:
+        """Which examples make up the batch of a step: int32 [B], see `batch_indices`."""
+        return batch_indices(len(self), batch_size, seed, step)
+
     @property
     def _data(self) -> np.ndarray:
         return self.arrays["image"] if "image" in self.arrays else self.arrays["x"]
@@ -88,7 +93,17 @@ def to_batch(arrays: Mapping[str, ArrayLike], indices: ArrayLike) -> Batch:
     Returns:
         "image" float32 [B, H, W, C] in [-1, 1], "x" float32 [B, D] as it is, "label" int32 [B].
     """
-    batch = {name: _gather(jnp.asarray(a), jnp.asarray(indices)) for name, a in arrays.items()}
+    return normalise(gather(arrays, indices))
+
+
+def gather(arrays: Mapping[str, ArrayLike], indices: ArrayLike) -> Batch:
+    """The examples at `indices`, as they are stored; the arguments of `to_batch`."""
+    return {name: _gather(jnp.asarray(a), jnp.asarray(indices)) for name, a in arrays.items()}
+
+
+def normalise(batch: Batch) -> Batch:
+    """A batch as it is stored, its images brought from uint8 to float32 in [-1, 1]."""
+    batch = dict(batch)
     if "image" in batch:
         # v / 127.5 - 1 with one rounding, in the last product. Written in the usual way, XLA's
         # reciprocal and fused multiply-add make 255 into 1.0000001, outside of [-1, 1].

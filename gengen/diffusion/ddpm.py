@@ -78,6 +78,7 @@ class Config:
     heads: int = 4  # of attention
     groups: int = 8  # of group normalisation
     dropout: float = 0.0  # rate
+    remat: bool = False  # compute activations again for the gradient, rather than keep them
     width: int = 128  # units of the MLP, for vectors
 
     batch_size: int = 64  # examples a step
@@ -150,7 +151,7 @@ def network(cfg: Config) -> nn.Module:
         return TimeMLP(cfg.shape[0], cfg.width)
     return UNet(
         cfg.shape[-1], cfg.channels, cfg.blocks, cfg.attention, cfg.heads, cfg.groups,
-        cfg.dropout, cfg.patch,
+        cfg.dropout, cfg.patch, cfg.remat,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -30,7 +30,8 @@ class UNet(nn.Module):
         dropout: rate inside the residual blocks, in [0, 1).
         patch: pixels of a side that are folded into channels before the first convolution. With
             few, wide channels CPUs and accelerators run nearer to their peak.
-        dtype: of the computation; parameters and normalisation stay float32.
+        remat: keep no block's inner activations for the gradient, but compute them again: a third
+            more work for a fraction of the memory. The parameters are the same.
     """
 
     out: int
@@ -41,36 +42,41 @@ class UNet(nn.Module):
     groups: int = 8
     dropout: float = 0.0
     patch: int = 1
-    dtype: Any = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: Array, t: Array, train: bool = False) -> Array:
-        time = TimeEmbedding(2 * self.channels[0], self.dtype)(t)
+        time = TimeEmbedding(2 * self.channels[0])(t)
+        number, attending = itertools.count(), itertools.count()
+        # Named, since the class that remat makes would name its parameters otherwise.
+        block = nn.remat(ResidualBlock, static_argnums=(3,)) if self.remat else ResidualBlock
+        attend = nn.remat(AttentionBlock) if self.remat else AttentionBlock
 
         def level(h: Array, i: int) -> Array:
             for _ in range(self.blocks[i]):
-                width = self.channels[i]
-                h = ResidualBlock(width, self.groups, self.dropout, self.dtype)(h, time, train)
+                shape = (self.channels[i], self.groups, self.dropout)
+                h = block(*shape, name=f"ResidualBlock_{next(number)}")(h, time, train)
                 if h.shape[1] * self.patch in self.attention:
-                    h = AttentionBlock(self.heads, self.groups, self.dtype)(h)
+                    name = f"AttentionBlock_{next(attending)}"
+                    h = attend(self.heads, self.groups, name=name)(h)
             return h
 
-        h = conv3x3(self.channels[0], self.dtype)(space_to_depth(x, self.patch))
+        h = conv3x3(self.channels[0])(space_to_depth(x, self.patch))
         # Where in the image a patch lies; the zeros around it tell that only near the border.
         h = h + self.param("position", nn.initializers.normal(0.02), h.shape[1:]).astype(h.dtype)
         skips, last = [], len(self.channels) - 1
         for i in range(last):
             h = level(h, i)
             skips.append(h)
-            h = conv3x3(self.channels[i + 1], self.dtype, stride=2)(h)
+            h = conv3x3(self.channels[i + 1], stride=2)(h)
         h = level(h, last)
         for i in reversed(range(last)):
             skip = skips.pop()
-            h = nn.Dense(self.channels[i], dtype=self.dtype)(h)  # before, not after, it grows
+            h = nn.Dense(self.channels[i])(h)  # before, not after, it grows
             h = upsample(h)[:, : skip.shape[1], : skip.shape[2]]  # 7 was halved to 4
             h = level(jnp.concatenate([h, skip], axis=-1), i)
         h = nn.swish(GroupNorm(self.groups)(h))
-        out = conv3x3(self.out * self.patch**2, self.dtype, zero=True)(h)
+        out = conv3x3(self.out * self.patch**2, zero=True)(h)
         return depth_to_space(out.astype(jnp.float32), self.patch)
 
 
@@ -78,12 +84,11 @@ class TimeEmbedding(nn.Module):
     """t [B] → [B, features], through sines, cosines and two dense layers."""
 
     features: int
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, t: Array) -> Array:
-        h = nn.Dense(self.features, dtype=self.dtype)(sinusoidal(t, self.features))
-        return nn.swish(nn.Dense(self.features, dtype=self.dtype)(nn.swish(h)))
+        h = nn.Dense(self.features)(sinusoidal(t, self.features))
+        return nn.swish(nn.Dense(self.features)(nn.swish(h)))
 
 
 class ResidualBlock(nn.Module):
@@ -92,18 +97,17 @@ class ResidualBlock(nn.Module):
     features: int
     groups: int
     dropout: float
-    dtype: Any
 
     @nn.compact
     def __call__(self, x: Array, time: Array, train: bool) -> Array:
-        h = conv3x3(self.features, self.dtype)(nn.swish(GroupNorm(self.groups)(x)))
-        modulation = nn.Dense(2 * self.features, dtype=self.dtype)(time)
+        h = conv3x3(self.features)(nn.swish(GroupNorm(self.groups)(x)))
+        modulation = nn.Dense(2 * self.features)(time)
         h = nn.swish(GroupNorm(self.groups)(h, modulation))
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         # Zeros: each block starts as the identity.
-        h = conv3x3(self.features, self.dtype, zero=True)(h)
+        h = conv3x3(self.features, zero=True)(h)
         if x.shape[-1] != self.features:
-            x = nn.Dense(self.features, dtype=self.dtype)(x)
+            x = nn.Dense(self.features)(x)
         return x + h
 
 
@@ -112,7 +116,6 @@ class AttentionBlock(nn.Module):
 
     heads: int
     groups: int
-    dtype: Any
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -120,16 +123,14 @@ class AttentionBlock(nn.Module):
         if channels % self.heads:
             raise InputError(f"{channels} channels cannot be shared by {self.heads} heads")
         h = GroupNorm(self.groups)(x).reshape(batch, height * width, channels)
-        attend = nn.MultiHeadDotProductAttention(
-            self.heads, dtype=self.dtype, out_kernel_init=nn.initializers.zeros
-        )
+        attend = nn.MultiHeadDotProductAttention(self.heads, out_kernel_init=nn.initializers.zeros)
         return x + attend(h).reshape(x.shape)
 
 
-def conv3x3(features: int, dtype: Any, stride: int = 1, zero: bool = False) -> nn.Conv:
+def conv3x3(features: int, stride: int = 1, zero: bool = False) -> nn.Conv:
     """A 3×3 convolution that keeps the resolution (or divides it by `stride`)."""
     init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
-    return nn.Conv(features, (3, 3), (stride, stride), dtype=dtype, kernel_init=init)
+    return nn.Conv(features, (3, 3), (stride, stride), kernel_init=init)
 
 
 def upsample(x: Array) -> Array:

@@ -1,11 +1,9 @@
 """The command as a user types it: words, exit codes, streams."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,42 +12,18 @@ from PIL import Image
 
 from gengen.checkpoint import steps_in
 from gengen.cli import main
-from gengen.cli.settings import configure, from_json
+from gengen.config import configure, from_json
 from gengen.diffusion import ddpm
-
-SMALL_DDPM = ("patch=2", "channels=8", "blocks=1", "groups=4", "T=10", "batch_size=8")
-SMALL_WGAN = ("widths=8,8", "latent=2", "m=8")
-
-
-def settings(words):
-    return [part for word in words for part in ("--set", word)]
-
-
-def gengen(*words, cwd=None, **options):
-    """Run in a process of its own, on one device as users do."""
-    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    env["PYTHONPATH"] = str(Path(__file__).parents[2])
-    return subprocess.run(
-        [sys.executable, "-m", "gengen", *map(str, words)],
-        cwd=cwd, env=env | options.pop("env", {}), capture_output=True, text=True, **options,
-    )  # fmt: skip
-
-
-def start(*words, cwd):
-    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    env["PYTHONPATH"] = str(Path(__file__).parents[2])
-    return subprocess.Popen(
-        [sys.executable, "-m", "gengen", *map(str, words)],
-        cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def wait_for(condition, process, seconds=180):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
+from tests.processes import (
+    SMALL_DDPM,
+    SMALL_WGAN,
+    assert_same_checkpoint,
+    gengen,
+    logged,
+    settings,
+    start,
+    wait_for,
+)
 
 
 def test_help_does_not_import_jax():
@@ -209,23 +183,6 @@ def test_killed_and_resumed_is_the_unbroken_run_bit_for_bit(tmp_path, model, dat
     resumed = gengen("train", model, "--steps", steps, "--out", "cut", "--resume", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert "resuming cut at step" in resumed.stderr
-    a, b = (read(tmp_path / name / "checkpoints" / str(steps)) for name in ("whole", "cut"))
-    assert a.keys() == b.keys() and len(a) > 10
-    for place in a:
-        np.testing.assert_array_equal(a[place], b[place], err_msg=place)
-    losses = [
-        [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "examples_per_s")}
-         for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("whole", "cut")
-    ]  # fmt: skip
-    assert losses[0] == losses[1]
-
-
-def read(path):
-    """Every array of a checkpoint, by its place."""
-    import jax
-    import orbax.checkpoint as ocp
-
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-        tree = reader.restore(path / "default", args=ocp.args.StandardRestore())
-    return {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(tree)}
+    last = [tmp_path / name / "checkpoints" / str(steps) for name in ("whole", "cut")]
+    assert_same_checkpoint(*last)
+    assert logged(tmp_path / "whole") == logged(tmp_path / "cut")

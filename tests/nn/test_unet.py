@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +38,7 @@ def build(x, **options):
         ((6, 10, 3), {"channels": (8, 8, 16), "blocks": (1, 0, 2)}),
         ((12, 12, 2), {"patch": 4}),
         ((8, 8, 1), {"attention": (4, 8), "heads": 2}),
-        ((8, 8, 1), {"dtype": jnp.bfloat16}),
+        ((8, 8, 1), {"remat": True}),
     ],
 )
 def test_output_has_the_shape_of_the_input_in_float32(shape, options):
@@ -78,7 +79,7 @@ def test_attention_is_where_asked():
 def test_attention_joins_every_position():
     """Without its zero start and the norm before it, a gradient goes from each pixel to each."""
     x = jax.random.normal(KEY, (1, 4, 4, 8))
-    block = AttentionBlock(2, 4, jnp.float32)
+    block = AttentionBlock(2, 4)
     variables = jax.tree.map(lambda w: w + 0.3, jax.jit(block.init)(KEY, x))
     corner = lambda x: jnp.asarray(block.apply(variables, x))[0, 0, 0].sum()  # noqa: E731
     assert np.abs(jax.jit(jax.grad(corner))(x)).min() > 0
@@ -115,3 +116,28 @@ def test_what_cannot_work_is_refused():
         build(x, attention=(8,), heads=3)
     with pytest.raises(ValueError, match="shared by 5 groups"):
         build(x, groups=5)
+
+
+def test_remat_changes_memory_and_nothing_else():
+    """The same parameters, outputs and gradients; fewer activations kept for the gradient."""
+    x, sizes, results = jax.random.normal(KEY, (8, 8, 8, 1)), [], []
+    for remat in (False, True):
+        net = UNet(1, (8, 8), (1, 1), attention=(4,), groups=4, remat=remat)
+        t = jnp.arange(8)
+        variables = net.init(KEY, x[:1], t[:1])
+        # Away from zero, where the blocks begin.
+        variables = jax.tree.map(
+            lambda w: w + 0.05 * jnp.cos(jnp.arange(w.size)).reshape(w.shape), variables
+        )
+
+        def loss(variables, net=net, t=t):
+            return jnp.mean(jnp.asarray(net.apply(variables, x, t, train=True)) ** 2)
+
+        step = jax.jit(jax.value_and_grad(loss))
+        kept = jax.eval_shape(lambda v, loss=loss: jax.vjp(loss, v)[1], variables)
+        sizes.append(sum(leaf.size for leaf in jax.tree.leaves(kept)))
+        results.append((jax.tree.structure(variables), step(variables)))
+    assert results[0][0] == results[1][0]
+    # Activations are computed twice, by other fusions.
+    chex.assert_trees_all_close(results[0][1], results[1][1], rtol=1e-3, atol=1e-5)
+    assert sizes[1] < sizes[0] / 2

@@ -1,0 +1,164 @@
+"""Watching a training: metrics kept on the device until a line is due, TensorBoard, profiles."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from gengen import run_dir
+from gengen.types import InputError, Metrics
+
+
+class Diverged(RuntimeError):
+    """A metric is NaN or infinite; the last checkpoint was saved before that."""
+
+
+def say(line: str) -> None:
+    """A line on stderr, above the progress bar; from the process that writes the logs."""
+    if jax.process_index() == 0:
+        tqdm.write(line, file=sys.stderr)
+
+
+class Record:
+    """Keeps metrics on the device until a line is due; then one transfer, one line, one look.
+
+    Every process looks; process 0 writes.
+    """
+
+    def __init__(self, out: Path, step: int, steps: int, batch_size: int, tensorboard: bool):
+        main = jax.process_index() == 0
+        self._log = run_dir.MetricsLog(out / "metrics.jsonl", step) if main else None
+        self._board = _event_writer(out / "tensorboard", step) if main and tensorboard else None
+        self._bar = tqdm(
+            total=steps,
+            initial=step,
+            unit="step",
+            disable=None if main else True,
+            dynamic_ncols=True,
+        )
+        self._batch_size = batch_size
+        self._pending: list[tuple[int, Metrics]] = []
+        self._seconds, self._since = (0.0, time.monotonic())  # trained since the last line
+        self.waited = 0.0  # of these seconds, those the loop spent waiting for a batch
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.close()
+        for each in (self._log, self._board):
+            if each:
+                each.close()
+
+    def add(self, k: int, metrics: Metrics) -> None:
+        """Note `k` steps' mean metrics, without waiting for them."""
+        self._pending.append((k, metrics))
+        self._bar.update(k)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave what happens inside out of the throughput."""
+        self._seconds += time.monotonic() - self._since
+        yield
+        self._since = time.monotonic()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count what happens inside as waiting for data."""
+        since = time.monotonic()
+        yield
+        self.waited += time.monotonic() - since
+
+    def write(self, step: int) -> None:
+        """Write the mean metrics since the last line.
+
+        Raises:
+            Diverged: if one of them is not finite, or every step was skipped.
+        """
+        taken, metrics = zip(*jax.device_get(self._pending), strict=True)
+        self._pending.clear()
+        with self.paused():
+            seconds, self._seconds = max(self._seconds, 1e-9), 0.0
+            waited, self.waited = self.waited, 0.0
+        mean = {k: float(np.average([m[k] for m in metrics], weights=taken)) for k in metrics[0]}
+        all_skipped = _rescale_by_skipped(mean)
+        rate = sum(taken) * self._batch_size / seconds
+        own = {"examples_per_s": round(rate, 1), "host_wait": round(waited / seconds, 4)}
+        if self._log:
+            self._log.seconds += seconds
+            row = {"step": step, "seconds": round(self._log.seconds, 3)}
+            self._log.write(row | own | mean)
+        if self._board:
+            for name, value in (own | mean).items():
+                self._board.add_scalar(name, value, step)
+        self._bar.set_postfix(
+            {k: f"{v:.4g}" for k, v in mean.items()} | {"examples/s": f"{rate:.0f}"}
+        )
+        if all_skipped:
+            raise Diverged(f"at step {step}: every gradient since the last line was not finite")
+        bad = ", ".join(f"{k} = {v}" for k, v in mean.items() if not math.isfinite(v))
+        if bad:
+            raise Diverged(f"at step {step}: {bad}")
+
+    def picture(self, image: np.ndarray | None, step: int) -> None:
+        """Show samples, uint8 [H, W, C], in TensorBoard too."""
+        if self._board and image is not None:
+            self._board.add_image("samples", image, step, dataformats="HWC")
+
+
+def _rescale_by_skipped(mean: dict[str, float]) -> bool:
+    """Turn means over all steps into means over those not skipped, which alone count.
+
+    A skipped step's metrics are 0. Returns whether all of a player's steps were skipped.
+    """
+    for key in [k for k in mean if k.endswith("skipped")]:
+        if mean[key] >= 1:
+            return True
+        player = key.removesuffix("skipped")
+        for name in mean:
+            if name != key and name.startswith(player) and not name.endswith("skipped"):
+                mean[name] /= 1 - mean[key]
+    return False
+
+
+def _event_writer(folder: Path, step: int) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise InputError(
+            "TensorBoard event files need tensorboardX: pip install 'gengen[tensorboard]'"
+        ) from None
+    # What a broken-off run wrote after `step` is hidden: it is written anew.
+    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+
+class Profiler:
+    """Traces a few dispatches for TensorBoard's or Perfetto's profiler, once they are warm."""
+
+    def __init__(self, folder: Path, start: int, steps: int):
+        self._folder, self._start, self._stop = folder, start, start + steps
+        self._is_on = False
+
+    def step(self, step: int) -> None:
+        """To be called before each dispatch."""
+        if not self._is_on and self._start <= step < self._stop:
+            jax.profiler.start_trace(str(self._folder))
+            self._is_on = True
+        elif self._is_on and step >= self._stop:
+            self.close()
+
+    def close(self) -> None:
+        """Write the trace, if one was begun."""
+        if self._is_on:
+            jax.profiler.stop_trace()
+            self._is_on = False
+            say(f"profile: {self._folder}")

@@ -1,0 +1,76 @@
+"""The command in processes of their own, as users run it: on one device, without test settings."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SMALL_DDPM = ("patch=2", "channels=8", "blocks=1", "groups=4", "T=10", "batch_size=8")
+SMALL_WGAN = ("widths=8,8", "latent=2", "m=8")
+VECTOR_DDPM = ("width=16", "T=10", "batch_size=8")
+
+
+def settings(words):
+    return [part for word in words for part in ("--set", word)]
+
+
+def environment(**changes):
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    env["PYTHONPATH"] = os.pathsep.join([*changes.pop("first", []), str(ROOT)])
+    return env | changes
+
+
+def command(words):
+    return [sys.executable, "-m", "gengen", *map(str, words)]
+
+
+def gengen(*words, cwd=None, env=None, **options):
+    """Run to the end."""
+    return subprocess.run(
+        command(words), cwd=cwd, env=env or environment(), capture_output=True, text=True, **options
+    )
+
+
+def start(*words, cwd, env=None):
+    """Run beside the test. Its stderr is for `process.communicate()`."""
+    return subprocess.Popen(
+        command(words), cwd=cwd, env=env or environment(), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for(condition, process, seconds=240):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def arrays(path):
+    """Every array of a checkpoint, by its place."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+        tree = reader.restore(path / "default", args=ocp.args.StandardRestore())
+    return {jax.tree_util.keystr(k): v for k, v in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def assert_same_checkpoint(a, b):
+    import numpy as np
+
+    a, b = arrays(a), arrays(b)
+    assert a.keys() == b.keys() and len(a) > 4
+    for place in a:
+        np.testing.assert_array_equal(a[place], b[place], err_msg=place)
+
+
+def logged(run):
+    """What `metrics.jsonl` says, times aside."""
+    times = ("seconds", "examples_per_s", "host_wait")
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in times} for line in lines]
