@@ -43,7 +43,7 @@ class Trained(NamedTuple):
     settings: dict[str, Any]
 
 
-def load(path: Path, say: Callable[[str], None] = lambda line: None) -> Trained:
+def load(path: str | Path, say: Callable[[str], None] = lambda line: None) -> Trained:
     """Read a run directory's newest valid checkpoint, or an exported file.
 
     Args:
@@ -73,7 +73,9 @@ def _from_run(folder: Path, say: Callable[[str], None]) -> PyTree | None:
     return None if any(v is None for v in found.values()) else found
 
 
-def export(run: Path, file: Path, say: Callable[[str], None] = lambda line: None) -> Path:
+def export(
+    run: str | Path, file: str | Path, say: Callable[[str], None] = lambda line: None
+) -> Path:
     """Write what a run learnt as one safetensors file.
 
     Raises:
@@ -117,6 +119,7 @@ def _read(path: Path) -> tuple[PyTree, dict[str, Any]]:
         raise InputError(f"{path} is not a whole safetensors file ({line})") from None
     try:
         settings = run_dir.migrated(json.loads(metadata[_KEY]), path)
+        _ = settings["model"], settings["config"]  # it must have both
     except (KeyError, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -6,17 +6,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import chex
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save
 
 from gengen.checkpoint import steps_in
 from gengen.cli import main
 from gengen.config import configure, from_json
 from gengen.diffusion import ddpm
+from gengen.trained import load
 from tests.processes import (
     SMALL_DDPM,
     SMALL_WGAN,
+    VECTOR_DDPM,
     assert_same_checkpoint,
     gengen,
     logged,
@@ -57,6 +61,64 @@ def test_train_resume_sample(tmp_path, capsys, monkeypatch):
         assert picture.size[0] > 100
     captured = capsys.readouterr()
     assert captured.out == ""  # all of it was progress, on stderr
+
+
+@pytest.mark.parametrize("model", ["wgan", "ddpm"])
+def test_an_exported_file_samples_as_its_run(model, tmp_path, monkeypatch, capsys):
+    """Bit for bit, with the Config inside; the file is not made twice, nor of anything else."""
+    monkeypatch.chdir(tmp_path)
+    small = SMALL_WGAN if model == "wgan" else VECTOR_DDPM
+    train = ["train", model, "--data", "grid25", "--out", "run", "--steps", "3"]
+    assert main([*train, *settings(small)]) == 0
+    assert main(["export", "run", "run.safetensors"]) == 0
+    for source, out in (("run", "a.npz"), ("run.safetensors", "b.npz")):
+        assert main(["sample", source, "--num", "7", "--out", out]) == 0
+    with np.load("a.npz") as a, np.load("b.npz") as b:
+        np.testing.assert_array_equal(a["arr_0"], b["arr_0"])
+    run, file = load("run"), load("run.safetensors")
+    chex.assert_trees_all_equal(run.variables, file.variables)
+    assert run.cfg == file.cfg and run.settings["data"] == file.settings["data"]
+    before = Path("run.safetensors").read_bytes()
+    capsys.readouterr()
+    assert main(["export", "run", "run.safetensors"]) == 2
+    assert "exists: choose another name" in capsys.readouterr().err
+    assert Path("run.safetensors").read_bytes() == before
+    assert main(["export", "run", "run.bin"]) == 2
+    assert main(["export", "nothing", "x.safetensors"]) == 2
+
+
+def hostile_files():
+    """Safetensors files that lie, by what is wrong with them."""
+    header = lambda body: len(body).to_bytes(8, "little") + body  # noqa: E731
+    far = b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}}'
+    inside = {"a": np.zeros(1), "a/b": np.zeros(1)}
+    meta = {"gengen": json.dumps({"schema": 2, "model": "wgan", "config": {}})}
+    return {
+        "nothing": b"",
+        "not one": b"PK\x03\x04" + bytes(100),
+        "a header of 2^63 bytes": (2**63).to_bytes(8, "little") + b"{}",
+        "an array of 4 TB": header(far),
+        "json that ends early": header(b'{"a":{"dtype":"F32"'),
+        "no settings": save({"a": np.zeros(1)}),
+        "settings that are no JSON": save({"a": np.zeros(1)}, {"gengen": "{"}),
+        "settings of a later schema": save({"a": np.zeros(1)}, {"gengen": '{"schema": 99}'}),
+        "settings without a model": save({"a": np.zeros(1)}, {"gengen": '{"schema": 2}'}),
+        "a Config with unknown fields": save(
+            {"a": np.zeros(1)},
+            {"gengen": '{"schema": 2, "model": "wgan", "config": {"rm": "-rf"}}'},
+        ),
+        "an array inside an array": save(inside, meta),
+    }
+
+
+@pytest.mark.parametrize("kind, content", hostile_files().items(), ids=[*hostile_files()])
+def test_a_hostile_file_is_refused_in_one_line(kind, content, tmp_path, capsys):
+    (tmp_path / "x.safetensors").write_bytes(content)
+    words = ["sample", str(tmp_path / "x.safetensors"), "--out", str(tmp_path / "x.png")]
+    assert main(words) == 2, kind
+    error = capsys.readouterr().err.strip()
+    assert "x.safetensors" in error or "Config" in error
+    assert "\n" not in error
 
 
 def test_images_are_sampled_as_bytes(tmp_path, monkeypatch):
