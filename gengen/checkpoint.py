@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,10 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 2):
         self.folder = Path(folder).absolute()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if distributed.is_main():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _set_aside_invalid(self.folder)
+        distributed.wait_for_all("checkpoints")
         options = ocp.CheckpointManagerOptions(max_to_keep=keep)
         self._manager = ocp.CheckpointManager(self.folder, options=options)
         self._finishing: threading.Thread | None = None
@@ -97,6 +101,18 @@ class Checkpoints:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _set_aside_invalid(folder: Path) -> None:
+    """Take what is not whole out of Orbax's count: it would keep that, and drop a new one for it."""
+    for step in steps_in(folder):
+        path = folder / str(step)
+        if not (path / MANIFEST).exists():  # a save that was broken off
+            shutil.rmtree(path)
+        elif fault_of(path):
+            damaged = path.with_name(f"{step}.damaged")
+            shutil.rmtree(damaged, ignore_errors=True)
+            path.rename(damaged)
 
 
 def stages_in(folder: Path) -> list[str]:

@@ -113,3 +113,14 @@ def test_saving_copies_what_the_next_step_will_overwrite(tmp_path):
     like = restore(tmp_path, host)
     assert like is not None
     np.testing.assert_array_equal(like.params["w"], [0, 1, 2])
+
+
+def test_when_all_are_damaged_the_first_new_one_is_kept(saved):
+    """Orbax counts steps, not whole ones: it would keep the two damaged and drop the new."""
+    for step in ("2", "3"):
+        flip(largest_file(saved / step))
+    with Checkpoints(saved, keep=2) as checkpoints:
+        checkpoints.save(state(1))
+    assert sorted(p.name for p in saved.iterdir()) == ["1", "2.damaged", "3.damaged"]
+    got = restore(saved, state())
+    assert got is not None and int(got.step) == 1

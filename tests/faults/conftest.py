@@ -45,7 +45,7 @@ def said():
     """The one line that `gengen` says when it gives up."""
 
     def last(process) -> str:
-        text = process.stderr if isinstance(process.stderr, str) else process
+        text = process if isinstance(process, str) else process.stderr
         lines = [line for line in text.splitlines() if line.startswith("gengen: ")]
         assert len(lines) == 1, text
         assert "Traceback" not in text, text
