@@ -13,6 +13,7 @@ import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 
 from gengen import discover
+from gengen.data_options import DataOptions, default
 from gengen.errors import InputError
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
@@ -48,31 +49,32 @@ class Train:
 
     model: Positional[str]
     """One of `gengen list`."""
-    data: str | None = None
-    """digits, mnist5k, fashion, ring8, ..., with :test for the test split; or a path to an .npz.
-    (default: mnist5k)"""
-    steps: int | None = None
-    """Train steps in all. (default: 1000)"""
-    seed: int | None = None
-    """Of data order, initial parameters and noise. (default: 0)"""
-    out: Path | None = None
-    """Run directory, new. (default: runs/MODEL-DATA)"""
+    data: Annotated[str | None, default("mnist5k")] = None
+    """digits, mnist5k, fashion, ring8, ..., with :test for the test split; a path to an .npz or
+    .npy; folder:PATH of images; pairs:A,B; halves:PATH; unpaired:A,B; tfds:NAME."""
+    options: tyro.conf.OmitArgPrefixes[DataOptions] = DataOptions()
+    steps: Annotated[int | None, default("1000")] = None
+    """Train steps in all."""
+    seed: Annotated[int | None, default("0")] = None
+    """Of data order, initial parameters and noise."""
+    out: Annotated[Path | None, default("runs/MODEL-DATA")] = None
+    """Run directory, new."""
     resume: bool = False
     """Go on with the run in --out: what is not given is as it was."""
     set: Settings = field(default=())
     """A field of the model's Config; tuples as 32,64."""
-    devices: int | None = None
-    """Split each batch over that many devices. (default: one; with --distributed all)"""
-    mode: Literal["jit", "pmap"] | None = None
-    """How many devices share a step: one program that XLA splits, or pmap. (default: jit)"""
-    accumulate: int | None = None
-    """Take each gradient in that many parts of the batch, to save memory. (default: 1)"""
-    dtype: Literal["float32", "bfloat16"] | None = None
-    """What networks compute in; parameters stay float32. (default: float32)"""
-    on_nan: Literal["stop", "skip"] | None = None
-    """At a NaN or infinite loss stop, or leave the step out. (default: stop)"""
+    devices: Annotated[int | None, default("one; with --distributed all")] = None
+    """Split each batch over that many devices."""
+    mode: Annotated[Literal["jit", "pmap"] | None, default("jit")] = None
+    """How many devices share a step: one program that XLA splits, or pmap."""
+    accumulate: Annotated[int | None, default("1")] = None
+    """Take each gradient in that many parts of the batch, to save memory."""
+    dtype: Annotated[Literal["float32", "bfloat16"] | None, default("float32")] = None
+    """What networks compute in; parameters stay float32."""
+    on_nan: Annotated[Literal["stop", "skip"] | None, default("stop")] = None
+    """At a NaN or infinite loss stop, or leave the step out."""
     workers: int = 0
-    """Processes that read streamed data ahead. (default: 0, threads)"""
+    """Processes that read streamed data ahead; 0: threads do."""
     tensorboard: bool = False
     """Write TensorBoard event files beside metrics.jsonl."""
     profile: int = 0
@@ -86,18 +88,41 @@ class Train:
     """How many processes there are."""
     process_id: int | None = None
     """Which this is, from 0."""
-    log_every: int | None = None
-    """Steps between lines of metrics.jsonl. (default: steps / 200, or as before a resume)"""
-    save_every: int | None = None
-    """Steps between checkpoints. (default: steps / 10)"""
-    preview_every: int | None = None
-    """Steps between pictures in samples/. (default: steps / 8)"""
+    log_every: Annotated[int | None, default("steps / 200, or as before a resume")] = None
+    """Steps between lines of metrics.jsonl."""
+    save_every: Annotated[int | None, default("steps / 10")] = None
+    """Steps between checkpoints."""
+    preview_every: Annotated[int | None, default("steps / 8")] = None
+    """Steps between pictures in samples/."""
 
     def __call__(self) -> None:
         """Run the command."""
         from gengen.cli.train import train
 
         train(self)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Print what a data set is, and draw some of it: gengen data inspect folder:faces --size 64."""
+
+    action: Positional[Literal["inspect"]]
+    """What to do."""
+    data: Positional[str]
+    """As in `gengen train --data`."""
+    options: tyro.conf.OmitArgPrefixes[DataOptions] = DataOptions()
+    out: Path | None = None
+    """Write a picture of examples, NAME.png."""
+    overwrite: bool = False
+    """Replace --out where it exists."""
+    json: bool = False
+    """As JSON, on stdout."""
+
+    def __call__(self) -> None:
+        """Run the command."""
+        from gengen.cli.data import inspect
+
+        inspect(self)
 
 
 @dataclass(frozen=True)
@@ -145,6 +170,7 @@ Command = (
     Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Sample, tyro.conf.subcommand("sample")]
+    | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Export, tyro.conf.subcommand("export")]
 )
 

@@ -12,7 +12,7 @@ from gengen import discover, distributed, loop, run_dir
 from gengen.closed_form import fit_run
 from gengen.compile import use_compilation_cache
 from gengen.config import configure, from_json
-from gengen.data import AnyData, load
+from gengen.data import AnyData, DataOptions, open_data
 from gengen.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,11 +29,13 @@ def train(args: Train) -> None:
     # What is not said is as it was before a resume.
     seed = _first(args.seed, old.get("seed"), 0)
     steps = _first(args.steps, old.get("steps"), 1000)
-    data = load(_first(args.data, old.get("data", {}).get("name"), "mnist5k"))
+    options = args.options if args.options != DataOptions() or not old else _options(old)
+    data = open_data(_first(args.data, old.get("data", {}).get("name"), "mnist5k"), options)
     cfg = _config(module, data, args.set, old)
     use_compilation_cache()
+    about = settings(module, cfg, old.get("config")) | {"data_options": dataclasses.asdict(options)}
     if hasattr(module, "fit"):
-        fit_run(module, cfg, data, out=out, settings=settings(module, cfg), seed=seed)
+        fit_run(module, cfg, data, out=out, settings=about, seed=seed)
     else:
         model = module.stages(cfg) if hasattr(module, "stages") else module.method(cfg)
         try:
@@ -44,7 +46,7 @@ def train(args: Train) -> None:
                 steps=steps,
                 batch_size=cfg.batch_size,
                 seed=seed,
-                settings=settings(module, cfg, old.get("config")),
+                settings=about,
                 resume=args.resume,
                 preview=preview(module, cfg),
                 log_every=args.log_every,
@@ -57,6 +59,11 @@ def train(args: Train) -> None:
             raise loop.Interrupted(f"{stop}; to go on: {again}") from None
     if distributed.is_main():
         print(f"report: {out / 'report.html'}", file=sys.stderr)
+
+
+def _options(old: dict[str, Any]) -> DataOptions:
+    """How the run that goes on read its images."""
+    return from_json(DataOptions, old.get("data_options", {}))
 
 
 def _first(*values: Any) -> Any:

@@ -23,8 +23,14 @@ _LAYOUT = {
     "image": (np.dtype(np.uint8), 4, "[N, H, W, C]"),
     "x": (np.dtype(np.float32), 2, "[N, D]"),
     "label": (np.dtype(np.int32), 1, "[N]"),
+    "target": (np.dtype(np.uint8), 4, "[N, H, W, C]"),
+    "other": (np.dtype(np.uint8), 4, "[M, H, W, C]"),
+    "other_label": (np.dtype(np.int32), 1, "[M]"),
 }
+_IMAGES = ("image", "target", "other")
+_UNPAIRED = ("other", "other_label")  # a second source: M examples, in an order of their own
 
+_SECOND = 2**32  # added to the seed of the second source's order: beyond seeds that people use
 _PER_LEVEL = np.float32(1 / 255)
 
 
@@ -35,7 +41,9 @@ class Dataset:
     Attributes:
         name: the canonical spec that `load` takes, "mnist5k:train".
         arrays: "image" uint8 [N, H, W, C] or "x" float32 [N, D], and, where known, "label"
-            int32 [N]. Kept as read-only views, so that the fingerprint stays true.
+            int32 [N]. Of pairs, "target" uint8 [N, H, W, C']. Of two sets without pairs, "other"
+            uint8 [M, H, W, C], perhaps with "other_label" int32 [M]. Kept as read-only views, so
+            that the fingerprint stays true.
         classes: names of the labels 0, 1, ...; None where they have none.
 
     Raises:
@@ -72,8 +80,15 @@ class Dataset:
         return digest.hexdigest()
 
     def rows(self, batch_size: int, seed: int, step: int) -> np.ndarray:
-        """Which examples make up the batch of a step: int32 [B], see `batch_indices`."""
-        return batch_indices(len(self), batch_size, seed, step)
+        """Which examples make up the batch of a step: int32 [B], see `batch_indices`.
+
+        If there is a second source: [B, 2], the second column its rows, in an order of their own.
+        """
+        rows = batch_indices(len(self), batch_size, seed, step)
+        if "other" not in self.arrays:
+            return rows
+        others = batch_indices(len(self.arrays["other"]), batch_size, _SECOND + seed, step)
+        return np.stack([rows, others], axis=1)
 
     @property
     def _data(self) -> np.ndarray:
@@ -87,8 +102,8 @@ def to_batch(arrays: Mapping[str, ArrayLike], indices: ArrayLike) -> Batch:
 
     Args:
         arrays: those of a `Dataset`, on the host or the device.
-        indices: int32 [B], each in 0..N-1. An index outside is clipped, as nothing can be raised
-            inside jit.
+        indices: int32 [B], each in 0..N-1, or what `Dataset.rows` gives. An index outside is
+            clipped, as nothing can be raised inside jit.
 
     Returns:
         "image" float32 [B, H, W, C] in [-1, 1], "x" float32 [B, D] as it is, "label" int32 [B].
@@ -98,16 +113,21 @@ def to_batch(arrays: Mapping[str, ArrayLike], indices: ArrayLike) -> Batch:
 
 def gather(arrays: Mapping[str, ArrayLike], indices: ArrayLike) -> Batch:
     """The examples at `indices`, as they are stored; the arguments of `to_batch`."""
-    return {name: _gather(jnp.asarray(a), jnp.asarray(indices)) for name, a in arrays.items()}
+    rows = jnp.asarray(indices)
+    columns = rows[:, None] if rows.ndim == 1 else rows
+    return {
+        name: _gather(jnp.asarray(a), columns[:, int(name in _UNPAIRED)])
+        for name, a in arrays.items()
+    }
 
 
 def normalise(batch: Batch) -> Batch:
     """A batch as it is stored, its images brought from uint8 to float32 in [-1, 1]."""
     batch = dict(batch)
-    if "image" in batch:
+    for name in (name for name in _IMAGES if name in batch):
         # v / 127.5 - 1 with one rounding, in the last product. Written in the usual way, XLA's
         # reciprocal and fused multiply-add make 255 into 1.0000001, outside of [-1, 1].
-        batch["image"] = (2.0 * batch["image"].astype(jnp.float32) - 255.0) * _PER_LEVEL
+        batch[name] = (2.0 * batch[name].astype(jnp.float32) - 255.0) * _PER_LEVEL
     return batch
 
 
@@ -142,7 +162,7 @@ def _check(name: str, arrays: Mapping[str, np.ndarray], classes: tuple[str, ...]
     if ("image" in arrays) == ("x" in arrays) or not arrays.keys() <= _LAYOUT.keys():
         raise InputError(
             f'{name}: arrays {sorted(arrays)}, but a data set has either "image" or "x", and '
-            'perhaps "label"'
+            'perhaps "label", "target", "other"'
         )
     for key, array in arrays.items():
         dtype, rank, letters = _LAYOUT[key]
@@ -153,7 +173,7 @@ def _check(name: str, arrays: Mapping[str, np.ndarray], classes: tuple[str, ...]
             )
         if array.size == 0:
             raise InputError(f'{name}: "{key}" is empty ({list(array.shape)}): give ≥ 1 example')
-    lengths = {key: len(array) for key, array in arrays.items()}
+    lengths = {key: len(array) for key, array in arrays.items() if key not in _UNPAIRED}
     if len(set(lengths.values())) > 1:
         raise InputError(f"{name}: arrays of differing lengths {lengths}: one row per example")
     if "x" in arrays and not np.isfinite(arrays["x"]).all():

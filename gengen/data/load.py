@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+
+import numpy as np
 
 from gengen.data.dataset import Dataset
-from gengen.data.npz import load_npz
+from gengen.data.folder import load_folder
+from gengen.data.images import resized, to_grey
+from gengen.data.npz import load_npy, load_npz
 from gengen.data.offline import digits, fashion, mnist5k
+from gengen.data.pairs import load_halves, load_pairs, two, unpaired
+from gengen.data.stream import Stream
 from gengen.data.toy import load_toy
+from gengen.data_options import DataOptions
 from gengen.types import InputError
 
 SPLITS = ("train", "test")
@@ -29,21 +38,55 @@ LOADERS: dict[str, Callable[[str], Dataset]] = {
 
 
 def names() -> list[str]:
-    """The names that `load` knows, images first."""
+    """The names that `open_data` knows, images first."""
     return list(LOADERS)
 
 
-def load(spec: str) -> Dataset:
-    """Load a data set into memory.
+def load(spec: str, options: DataOptions = DataOptions()) -> Dataset:  # noqa: B008
+    """Load a data set into memory, whatever its size; arguments and errors of `open_data`."""
+    data = open_data(spec, dataclasses.replace(options, stream=False))
+    assert isinstance(data, Dataset)
+    return data
+
+
+def open_data(spec: str, options: DataOptions = DataOptions()) -> Dataset | Stream:  # noqa: B008
+    """Open a data set: in memory, or as a stream if it does not fit there.
 
     Args:
-        spec: NAME or NAME:SPLIT, where SPLIT is train (the default) or test: "mnist5k:test". Or
-            the path of an .npz file, which has no splits.
+        spec: one of
+
+            - NAME or NAME:SPLIT, where SPLIT is train (the default) or test: "mnist5k:test";
+            - the path of an .npz or .npy file;
+            - folder:PATH, images; folder:PATH:SPLIT where PATH has folders train and test;
+            - pairs:A,B, halves:PATH and unpaired:SPEC,SPEC, see `gengen.data.pairs`;
+            - tfds:NAME or tfds:NAME/CONFIG:SPLIT, TensorFlow Datasets.
+        options: how images are read.
 
     Raises:
         InputError: for an unknown name (the message guesses which was meant) or split, and for
             files that are missing or broken.
     """
+    options.check()
+    kind, colon, rest = spec.partition(":")
+    if colon and kind == "folder":
+        return load_folder(spec, _split_folder(rest), options)
+    if colon and kind == "pairs":
+        return load_pairs(spec, rest, options)
+    if colon and kind == "halves":
+        return load_halves(spec, rest, options)
+    if colon and kind == "unpaired":
+        a, b = two(rest, "unpaired")
+        return unpaired(spec, open_data(a, options), open_data(b, options))
+    if colon and kind == "tfds":
+        from gengen.data.tensorflow_datasets import load_tfds
+
+        return load_tfds(spec, rest, options)
+    if spec.endswith(".npy"):
+        return _as_asked(load_npy(spec, options.stream), options)
+    return _as_asked(_by_name(spec), options)
+
+
+def _by_name(spec: str) -> Dataset:
     name, colon, split = spec.partition(":")
     if name not in LOADERS:
         if spec.endswith(".npz"):
@@ -56,7 +99,37 @@ def load(spec: str) -> Dataset:
     return LOADERS[name](split or "train")
 
 
+def _as_asked(data: Dataset | Stream, options: DataOptions) -> Dataset | Stream:
+    """Arrays of images, resized and in grey if the options say so."""
+    if options.size is None and not options.grey:
+        return data
+    if not isinstance(data, Dataset) or "image" not in data.arrays:
+        raise InputError(f"{data.name}: --size and --grey are for images that fit in memory")
+    images = data.arrays["image"]
+    if options.grey and images.shape[3] == 3:
+        images = np.stack([to_grey(image) for image in images])
+    images = np.stack([resized(image, options) for image in images])
+    return Dataset(data.name, {**data.arrays, "image": images}, data.classes)
+
+
+def _split_folder(path: str) -> Path:
+    """PATH or PATH:SPLIT."""
+    start, colon, split = path.rpartition(":")
+    if colon and split in SPLITS and not Path(path).exists():
+        if not (Path(start) / split).is_dir():
+            raise InputError(f"folder:{path}: {start} has no folder {split}")
+        return Path(start) / split
+    if all((Path(path) / name).is_dir() for name in SPLITS):
+        raise InputError(
+            f"folder:{path} has folders train and test: say which, folder:{path}:train"
+        )
+    return Path(path)
+
+
 def _unknown(name: str) -> str:
     close = difflib.get_close_matches(name.lower(), names(), n=1)
     guess = f" did you mean {close[0]!r}?" if close else ""
-    return f"no data set {name!r}:{guess} there are {', '.join(names())}, and paths of .npz files"
+    return (
+        f"no data set {name!r}:{guess} there are {', '.join(names())}, paths of .npz and .npy "
+        "files, and folder: pairs: halves: unpaired: tfds:"
+    )

@@ -10,6 +10,8 @@ from gengen.types import InputError
 # DEFLATE packs at most 258 bytes into 2 bits: no honest member of a zip or gzip file grows by more.
 MAX_DEFLATE_RATIO = 1032
 
+MAX_RESIDENT = 2 * 10**9  # bytes of a set that is kept whole, on the devices; larger ones stream
+
 # Reading holds the bytes and at times a converted copy of them.
 _COPIES = 2
 
@@ -34,6 +36,12 @@ def available_memory() -> int | None:
     except (OSError, ValueError):  # no such limit; "max" means none either
         pass
     return min(found, default=None)
+
+
+def is_resident(num_bytes: int) -> bool:
+    """Whether a set of that size is kept in memory, and so on the devices, rather than streamed."""
+    available = available_memory()
+    return num_bytes <= (MAX_RESIDENT if available is None else min(MAX_RESIDENT, available // 4))
 
 
 def check_fits(num_bytes: int, what: str) -> None:

@@ -1,4 +1,4 @@
-"""A user's own arrays, from an .npz file that nothing is known of beforehand.
+"""A user's own arrays, from an .npz or .npy file that nothing is known of beforehand.
 
 Never unpickled, and nothing is allocated on the word of a header: the zip directory, the header of
 each array and the size of the file on disk must agree first.
@@ -6,6 +6,7 @@ each array and the size of the file on disk must agree first.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import warnings
 import zipfile
@@ -17,7 +18,8 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from gengen.data.dataset import Dataset
-from gengen.data.memory import MAX_DEFLATE_RATIO, check_fits
+from gengen.data.memory import MAX_DEFLATE_RATIO, check_fits, is_resident
+from gengen.data.stream import HostBatch, Stream
 from gengen.types import InputError
 
 # The first name found is read.
@@ -94,6 +96,85 @@ def load_npz(path: str | Path) -> Dataset:
     if label is not None:
         arrays["label"] = _label(f"{path}: array {label_name}", label, len(array))
     return Dataset(str(path), arrays)
+
+
+def load_npy(path: str | Path, stream: bool | None = None) -> Dataset | Stream:
+    """Read a data set from an .npy file, as `np.save` writes it: data as in `load_npz`, no labels.
+
+    What memory does not hold is read from the disk row by row: uint8 images and float32 vectors,
+    which need no conversion.
+
+    Args:
+        path: the file.
+        stream: read it so in any case, or in none.
+
+    Raises:
+        InputError: as `load_npz`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file: check the path")
+    try:
+        with open(path, "rb") as file:
+            header, start = _read_header(file), file.tell()
+        num_bytes = math.prod(header.shape) * header.dtype.itemsize
+        on_disk = path.stat().st_size - start
+        if header.dtype.hasobject:
+            raise InputError(f"{path} holds Python objects, and pickles are never loaded")
+        if num_bytes != on_disk:
+            raise InputError(
+                f"{path} has a header for {num_bytes} bytes of data, but {on_disk} are there: save "
+                "it again with np.save"
+            )
+        if num_bytes and (not is_resident(num_bytes) if stream is None else stream):
+            return _streamed(path, header)
+        check_fits(num_bytes, str(path))
+        values = np.fromfile(path, header.dtype, offset=start)
+        array = values.reshape(header.shape, order="F" if header.fortran else "C")
+    except InputError:
+        raise
+    except _BROKEN as error:
+        cause = " ".join(str(error).split())[:120]
+        raise InputError(f"{path} is no whole .npy file ({cause}): save it with np.save") from error
+    key, data = _data(str(path), array)
+    return Dataset(str(path), {key: data})
+
+
+class NpyReader:
+    """rows [B] -> those rows of an .npy file, mapped into memory when first asked."""
+
+    def __init__(self, path: Path, key: str):
+        self.path, self.key = path, key
+        self._array: np.ndarray | None = None
+
+    def __getstate__(self) -> dict:  # to a worker goes the path, not what is mapped
+        return {"path": self.path, "key": self.key, "_array": None}
+
+    def __call__(self, rows: np.ndarray) -> HostBatch:
+        """Read rows."""
+        if self._array is None:
+            self._array = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        assert self._array is not None
+        batch = np.asarray(self._array[rows])
+        if self.key == "image" and batch.ndim == 3:
+            batch = batch[..., None]
+        if self.key == "x" and not np.isfinite(batch).all():
+            raise InputError(f"{self.path} holds NaN or infinity: remove those examples")
+        return {self.key: np.ascontiguousarray(batch)}
+
+
+def _streamed(path: Path, header: _Header) -> Stream:
+    is_image = header.dtype == np.uint8 and len(header.shape) in (3, 4)
+    if not is_image and not (header.dtype == np.dtype("<f4") and len(header.shape) == 2):
+        raise InputError(
+            f"{path} is {header.dtype} {list(header.shape)}: only uint8 [N, H, W, C] or [N, H, W] "
+            "and float32 [N, D] are read while training: convert it, or make it smaller"
+        )
+    shape = header.shape[1:] if len(header.shape) != 3 else (*header.shape[1:], 1)
+    with open(path, "rb") as file:
+        fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
+    reader = NpyReader(path.absolute(), "image" if is_image else "x")
+    return Stream(str(path), reader, header.shape[0], shape, fingerprint)
 
 
 def _read(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:

@@ -79,7 +79,7 @@ def fashion(split: str) -> Dataset:
     Raises:
         InputError: naming the missing or broken file, and the cure.
     """
-    folder = _fashion_folder()
+    folder = fashion_folder()
     image_path, label_path = (_existing(folder, name) for name in FASHION_FILES[split])
     image, label = read_idx(image_path, rank=3), read_idx(label_path, rank=1)
     if len(image) != len(label):
@@ -128,7 +128,8 @@ def _stratified(label: np.ndarray, num_test_per_class: int) -> dict[str, np.ndar
     }
 
 
-def _fashion_folder() -> Path:
+def fashion_folder() -> Path:
+    """Where the four idx files lie: under GENGEN_DATA_DIR, or where Debian installs them."""
     named = os.environ.get(DATA_DIR_VARIABLE)
     # Sub-folders first: other sets' idx files have the same four names and may lie above.
     own = [Path(named) / "fashion", Path(named) / "fashion-mnist", Path(named)] if named else []

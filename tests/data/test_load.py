@@ -40,7 +40,7 @@ def test_a_misspelt_name_is_guessed(spec, guess):
     assert all(name in str(caught.value) for name in names())
 
 
-@pytest.mark.parametrize("spec", ["", ":test", "qqqqqq", "./data.npy"])
+@pytest.mark.parametrize("spec", ["", ":test", "qqqqqq", "./data.mat"])
 def test_an_unknown_name_lists_those_there_are(spec):
     with pytest.raises(InputError, match="there are digits, mnist5k") as caught:
         load(spec)

@@ -1,0 +1,194 @@
+"""Folders of images: one file, one example; class sub-folders become labels."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from gengen.data.dataset import Dataset
+from gengen.data.images import SUFFIXES, BadImage, decode, header
+from gengen.data.memory import is_resident
+from gengen.data.stream import HostBatch, Stream
+from gengen.data_options import DataOptions
+from gengen.types import InputError, Shape
+
+THREADS = 8  # Pillow decodes without holding Python's lock
+
+
+def load_folder(name: str, path: str | Path, options: DataOptions) -> Dataset | Stream:
+    """The images under a folder, in the order of their paths.
+
+    If all of them lie in sub-folders, each sub-folder of `path` is a class, in alphabetical order.
+    Images are grey if all of them are, or by `options.grey`; else colour.
+
+    Raises:
+        InputError: if there is no image, one cannot be read, or their sizes differ and
+            `options.size` is not given.
+    """
+    folder = Path(path)
+    files = image_files(folder)
+    scan = scan_images(folder, files, options)
+    parts = [file.relative_to(folder).parts for file in scan.files]
+    classes, labels = None, None
+    if all(len(part) > 1 for part in parts):
+        classes = tuple(sorted({part[0] for part in parts}))
+        number = {c: i for i, c in enumerate(classes)}
+        labels = np.array([number[part[0]] for part in parts], np.int32)
+    reader = FolderReader({"image": scan.files}, labels, options, scan.shape[2] == 1)
+    return as_data(name, reader, len(scan.files), scan.shape, scan.fingerprint, classes, options)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """All images under a folder, hidden ones aside, in the order of their relative paths."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder: check the path")
+    found = [
+        p
+        for p in folder.rglob("*")
+        if p.suffix.lower() in SUFFIXES
+        and p.is_file()
+        and not any(part.startswith(".") for part in p.relative_to(folder).parts)
+    ]
+    if not found:
+        kinds = " ".join(suffix[1:] for suffix in SUFFIXES)
+        raise InputError(f"{folder} holds no image ({kinds})")
+    return sorted(found, key=lambda p: p.relative_to(folder).as_posix())
+
+
+class Scan(NamedTuple):
+    """What a look at every file told."""
+
+    files: list[Path]  # without the bad ones that are skipped
+    shape: Shape  # of one example, once read
+    fingerprint: str
+
+
+class _Found(NamedTuple):
+    height: int
+    width: int
+    grey: bool
+    sha256: str
+
+
+def scan_images(folder: Path, files: Sequence[Path], options: DataOptions) -> Scan:
+    """Look at every file: its header, or all of it where bad ones are to be skipped."""
+
+    def look(file: Path) -> _Found | BadImage:
+        try:
+            content = file.read_bytes()
+            if options.skip_bad_images:
+                decode(content, options, grey=False)
+            return _Found(*header(file), hashlib.sha256(content).hexdigest())
+        except (BadImage, OSError) as error:
+            return BadImage(str(error))
+
+    found = dict(zip(files, _in_threads(look, files, f"reading {folder}"), strict=True))
+    bad = {file: why for file, why in found.items() if isinstance(why, BadImage)}
+    if bad:
+        first = next(iter(bad))
+        if not options.skip_bad_images:
+            raise InputError(
+                f"{first} cannot be read ({bad[first]}): mend or remove it, or pass "
+                f"--skip-bad-images{f' ({len(bad)} files are bad)' if len(bad) > 1 else ''}"
+            )
+        for file, why in bad.items():
+            tqdm.write(f"gengen: {file} is skipped ({why})", file=sys.stderr)
+    good = {file: seen for file, seen in found.items() if isinstance(seen, _Found)}
+    if not good:
+        raise InputError(f"{folder}: none of its {len(bad)} images can be read")
+    channels = 1 if options.grey or all(seen.grey for seen in good.values()) else 3
+    height, width = _common_size(good, options)
+    digest = hashlib.sha256(f"{options.size} {options.crop} {channels}\n".encode())
+    for file, seen in good.items():
+        digest.update(f"{file.relative_to(folder).as_posix()} {seen.sha256}\n".encode())
+    return Scan(list(good), (height, width, channels), digest.hexdigest())
+
+
+def _common_size(found: dict[Path, _Found], options: DataOptions) -> tuple[int, int]:
+    if options.size is not None:
+        return options.size, options.size
+    (first, a), *rest = found.items()
+    for file, b in rest:
+        if (a.height, a.width) != (b.height, b.width):
+            raise InputError(
+                f"{first} is {a.width} x {a.height} pixels, {file} {b.width} x {b.height}: "
+                "pass --size to bring all images to one size"
+            )
+    return a.height, a.width
+
+
+@dataclass(frozen=True)
+class FolderReader:
+    """rows [B] -> the images of those files; what a worker process is given.
+
+    Attributes:
+        files: by array: "image", and of pairs "target".
+        labels: of the rows, or None.
+        options: how images are read.
+        grey: whether they are read as grey.
+        cut: (array, file's pixels) -> the part that is meant, where a file holds two images.
+    """
+
+    files: dict[str, list[Path]]
+    labels: np.ndarray | None
+    options: DataOptions
+    grey: bool
+    cut: Callable[[str, np.ndarray], np.ndarray] | None = None
+
+    def __call__(self, rows: np.ndarray) -> HostBatch:
+        batch = {
+            name: np.stack([self.read(name, files[row]) for row in rows.tolist()])
+            for name, files in self.files.items()
+        }
+        return batch if self.labels is None else batch | {"label": self.labels[rows]}
+
+    def read(self, name: str, file: Path) -> np.ndarray:
+        """One image of one file.
+
+        Raises:
+            InputError: if it has become unreadable since it was looked at.
+        """
+        try:
+            if self.cut is None:
+                return decode(file, self.options, self.grey)
+            return self.cut(name, decode(file, DataOptions(), self.grey))
+        except BadImage as error:
+            raise InputError(
+                f"{file} cannot be read ({error}): mend or remove it, or pass --skip-bad-images"
+            ) from None
+
+
+def as_data(
+    name: str,
+    reader: Callable[[np.ndarray], HostBatch],
+    num_examples: int,
+    shape: Shape,
+    fingerprint: str,
+    classes: tuple[str, ...] | None,
+    options: DataOptions,
+) -> Dataset | Stream:
+    """In memory if it fits there, or as `options.stream` says; else a stream."""
+    stream = options.stream
+    if stream is None:
+        stream = not is_resident(num_examples * math.prod(shape))
+    if stream:
+        return Stream(name, reader, num_examples, shape, fingerprint, classes)
+    chunks = np.array_split(np.arange(num_examples), max(1, num_examples // 64))
+    read = _in_threads(reader, chunks, f"decoding {name}")
+    arrays = {key: np.concatenate([part[key] for part in read]) for key in read[0]}
+    return Dataset(name, arrays, classes)
+
+
+def _in_threads(function: Callable[[Any], Any], items: Sequence[Any], what: str) -> list[Any]:
+    with ThreadPoolExecutor(THREADS) as pool:
+        done = pool.map(function, items)
+        return list(tqdm(done, what, len(items), leave=False, disable=None, delay=1))

@@ -1,0 +1,128 @@
+"""Two images an example: paired for image-to-image models, unpaired for translation.
+
+    pairs:A,B        two folders whose files have the same names: A's is the input, B's the target
+    halves:A         one image, cut in the middle: the left half is the input, the right the target
+    unpaired:X,Y     any two image sets; no example of one belongs to one of the other
+
+A comma inside of a path is written twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from gengen.data.dataset import Dataset
+from gengen.data.folder import FolderReader, as_data, image_files, scan_images
+from gengen.data.images import resized
+from gengen.data.stream import Stream
+from gengen.data_options import DataOptions
+from gengen.types import InputError
+
+
+def two(spec: str, what: str) -> tuple[str, str]:
+    """Split "A,B" at its one single comma."""
+    parts = spec.replace(",,", "\0").split(",")
+    if len(parts) != 2 or not all(parts):
+        raise InputError(f"{what}:{spec}: give two, with one comma between (one in a path is ,,)")
+    a, b = (part.replace("\0", ",") for part in parts)
+    return a, b
+
+
+def load_pairs(name: str, spec: str, options: DataOptions) -> Dataset | Stream:
+    """Paired images from two folders: "image" of the first, "target" of the second.
+
+    Raises:
+        InputError: if a file of one has no namesake in the other, or they differ in size.
+    """
+    folders = [Path(part) for part in two(spec, "pairs")]
+    files = [_by_name(folder) for folder in folders]
+    lonely = sorted(files[0].keys() ^ files[1].keys())
+    if lonely:
+        here, there = folders if lonely[0] in files[0] else folders[::-1]
+        raise InputError(f"{here / lonely[0]} has no namesake in {there}: remove it, or add one")
+    names = sorted(files[0])
+    # A bad file of one is skipped with its partner.
+    scans = [
+        scan_images(d, [f[n] for n in names], options) for d, f in zip(folders, files, strict=True)
+    ]
+    good = [{_stem(d, p) for p in s.files} for d, s in zip(folders, scans, strict=True)]
+    names = [n for n in names if n in good[0] & good[1]]
+    if scans[0].shape[:2] != scans[1].shape[:2]:
+        raise InputError(
+            f"{name}: sizes {scans[0].shape[:2]} and {scans[1].shape[:2]}: pass --size"
+        )
+    grey = scans[0].shape[2] == scans[1].shape[2] == 1
+    shape = (*scans[0].shape[:2], 1 if grey else 3)
+    both = {key: [f[n] for n in names] for key, f in zip(("image", "target"), files, strict=True)}
+    digest = hashlib.sha256(
+        "\n".join([scans[0].fingerprint, scans[1].fingerprint, *names]).encode()
+    )
+    reader = FolderReader(both, None, options, grey)
+    return as_data(name, reader, len(names), shape, digest.hexdigest(), None, options)
+
+
+def _stem(folder: Path, file: Path) -> str:
+    return file.relative_to(folder).with_suffix("").as_posix()
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for file in image_files(folder):
+        other = found.setdefault(_stem(folder, file), file)
+        if other is not file:
+            raise InputError(f"{other} and {file} have one name: a pair is matched by it")
+    return found
+
+
+def load_halves(name: str, path: str, options: DataOptions) -> Dataset | Stream:
+    """Paired images from one folder: the left half of each is "image", the right one "target"."""
+    folder = Path(path)
+    plain = DataOptions(grey=options.grey, skip_bad_images=options.skip_bad_images)
+    scan = scan_images(folder, image_files(folder), plain)
+    height, width, channels = scan.shape
+    if width % 2:
+        raise InputError(f"{folder}: images are {width} pixels wide, which cannot be halved")
+    size = options.size
+    shape = (height, width // 2, channels) if size is None else (size, size, channels)
+    reader = FolderReader(
+        {"image": scan.files, "target": scan.files}, None, options, channels == 1, Half(options)
+    )
+    digest = hashlib.sha256(f"halves {size} {options.crop} {scan.fingerprint}".encode())
+    return as_data(name, reader, len(scan.files), shape, digest.hexdigest(), None, options)
+
+
+class Half:
+    """(array's name, pixels) -> its half of them, resized."""
+
+    def __init__(self, options: DataOptions):
+        self.options = options
+
+    def __call__(self, name: str, pixels: np.ndarray) -> np.ndarray:
+        """The left half for "image", the right one for "target"."""
+        middle = pixels.shape[1] // 2
+        half = pixels[:, :middle] if name == "image" else pixels[:, middle:]
+        return resized(half, self.options)
+
+
+def unpaired(name: str, a: Dataset | Stream, b: Dataset | Stream) -> Dataset:
+    """Two image sets side by side: "image" (and "label") of a, "other" ("other_label") of b.
+
+    Raises:
+        InputError: if one is streamed, is not of images, or their examples differ in shape.
+    """
+    if not isinstance(a, Dataset) or not isinstance(b, Dataset):
+        raise InputError(f"{name}: unpaired sets must fit in memory: give smaller ones, or --size")
+    if "image" not in a.arrays or "image" not in b.arrays:
+        raise InputError(f"{name}: both must be sets of images")
+    if a.shape != b.shape:
+        raise InputError(
+            f"{name}: examples are {list(a.shape)} and {list(b.shape)}: pass --size, or --grey, to "
+            "bring them to one shape"
+        )
+    arrays = {**a.arrays, "other": b.arrays["image"]}
+    if "label" in b.arrays:
+        arrays["other_label"] = b.arrays["label"]
+    return Dataset(name, arrays, a.classes)
