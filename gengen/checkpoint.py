@@ -104,7 +104,7 @@ class Checkpoints:
 
 
 def _set_aside_invalid(folder: Path) -> None:
-    """Take what is not whole out of Orbax's count: it would keep that, and drop a new one for it."""
+    """Take what is not whole out of Orbax's count: it would keep that, and drop the new."""
     for step in steps_in(folder):
         path = folder / str(step)
         if not (path / MANIFEST).exists():  # a save that was broken off
