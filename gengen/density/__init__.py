@@ -1,0 +1,1 @@
+"""Classical density models: fitted at once, with exact likelihoods."""
