@@ -5,7 +5,7 @@ PY = .venv/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 WORKERS ?= 2
 
-.PHONY: help demo test slow lint ci results lock clean
+.PHONY: help demo test slow lint ci results faults lock clean
 
 help:  ## Print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,9 @@ ci: test lint slow  ## All of the above
 
 results:  ## Regenerate docs/RESULTS.md from results/*.json
 	@$(PY) experiments/results.py
+
+faults: .venv/.dev  ## Break trainings in every known way, write docs/FAULTS.md: 5 minutes
+	@$(PY) experiments/faults.py
 
 lock: .venv/.dev  ## Choose versions anew: constraints.txt, for every Python and system
 	@$(PY) -m uv pip compile --universal --fork-strategy fewest --python-version 3.11 --extra dev \
