@@ -12,6 +12,7 @@ import numpy as np
 from gengen.diffusion import ddpm
 from gengen.gan import wgan
 from gengen.types import Batch, Method
+from gengen.vae import vae
 
 Sampler = Callable[[Any, Any, jax.Array, int], jax.Array]
 
@@ -48,6 +49,7 @@ def batch(case: Case, num: int | None = None, seed: int = 0) -> Batch:
 DDPM: dict[str, Any] = dict(
     shape=(8, 8, 1), patch=2, channels=(8,), blocks=(1,), T=20, groups=4, batch_size=16
 )
+VAE: dict[str, Any] = dict(shape=(8, 8, 1), channels=(4, 8), widths=(8,), code=(3,), batch_size=16)
 CASES = {
     "ddpm": Case("ddpm", ddpm.Config(**DDPM), ddpm.method, ddpm.sample),
     "ddpm-v-attention": Case(
@@ -60,6 +62,14 @@ CASES = {
     ),
     "ddpm-vectors": Case(
         "ddpm", ddpm.Config(shape=(2,), T=20, width=16, batch_size=16), ddpm.method, ddpm.sample
+    ),
+    "vae": Case("vae", vae.Config(**VAE), vae.method, vae.sample),
+    "vae-vectors": Case(
+        "vae",
+        vae.Config(shape=(2,), widths=(16,), code=(2,), covariance="full", prior="petals",
+                   scale="each", draws=2, batch_size=16),
+        vae.method,
+        vae.sample,
     ),
     "wgan": Case(
         "wgan", wgan.Config(shape=(8, 8, 1), channels=(8, 16), latent=8, m=8), wgan.method,

@@ -25,7 +25,9 @@ def start() -> Mixture:
 
 
 def theirs(kind: str, steps: int) -> GaussianMixture:
-    precision = {"full": [4 * np.eye(2)] * 3, "diagonal": [[4, 4]] * 3, "spherical": [4] * 3}[kind]
+    precision: Any = {"full": [4 * np.eye(2)] * 3, "diagonal": [[4, 4]] * 3, "spherical": [4] * 3}[
+        kind
+    ]
     return GaussianMixture(
         3, covariance_type=KINDS[kind], max_iter=steps, tol=0, precisions_init=precision,
         weights_init=[0.5, 0.2, 0.3], means_init=np.asarray(start().means, np.float64),
@@ -91,7 +93,7 @@ def test_log_prob_is_the_mixtures_density():
 
 def test_more_parts_than_places_stay_finite():
     """Ten copies of two points: four parts are too many, and nothing becomes NaN."""
-    x = np.repeat(np.float32([[0, 0], [1, 1]]), 10, axis=0)
+    x = np.repeat(np.eye(2, dtype=np.float32), 10, axis=0)
     params = gmm.fit(x, gmm.Config(K=4))
     assert all(np.isfinite(p).all() for p in jax.tree.leaves(params))
 
