@@ -1,0 +1,143 @@
+r"""Fréchet distance between the Gaussians that fit two sets of features.
+
+Heusel et al. 2017, *GANs Trained by a Two Time-Scale Update Rule* (1706.08500), with the formula of
+Dowson & Landau 1982:
+
+    d² = ‖μ₁ - μ₂‖² + Tr Σ₁ + Tr Σ₂ - 2 Tr (Σ₁Σ₂)^½
+
+The last trace is never made from a matrix's square root (slow, complex numbers, wrong where a
+covariance is singular). With Σᵢ = HᵢᵀHᵢ it is a sum of singular values, and, where Σ₁ = LLᵀ is well
+conditioned, of roots of eigenvalues, four times as fast:
+
+    Tr (Σ₁Σ₂)^½ = ‖H₁H₂ᵀ‖_* = Σ √λ(LᵀΣ₂L)
+
+With n < D examples their centred features are H. Everything is float64 on the host.
+
+"FID" is this distance of InceptionV3's pool features of 50,000 images. Of another network it is
+written `fid[mnist-v1]`. It is biased, the more the fewer the examples: compare sets of equal size
+only, and with the floor, the same of as many real held-out examples; or use `fid_infinity`, of
+Chong & Forsyth 2020 (1911.07023): the intercept of a straight line through d² over 1/N.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gengen.metrics.checks import check_features, check_pair
+from gengen.metrics.estimate import Estimate
+from gengen.metrics.statistics import Statistics, check_comparable, of_features
+from gengen.types import InputError
+
+# Largest bound on the rounding of the quick way, relative to the trace, before it is not believed.
+_TRUSTED = 1e-9
+_EPS = float(np.finfo(np.float64).eps)
+
+
+def frechet_distance(mean1: Any, cov1: Any, mean2: Any, cov2: Any) -> float:
+    """d² between N(mean1, cov1) and N(mean2, cov2), ≥ 0, in squared units of the features.
+
+    Args:
+        mean1: [D].
+        cov1: [D, D], symmetric, perhaps singular.
+        mean2: [D].
+        cov2: [D, D].
+
+    Raises:
+        InputError: for shapes that do not fit, NaN, or what is no covariance.
+    """
+    return distance(Statistics(mean1, cov1), Statistics(mean2, cov2))
+
+
+def distance(reference: Statistics, other: Statistics) -> float:
+    """d² between two statistics. The reference keeps its factor: the next distance is quicker.
+
+    Raises:
+        InputError: if they are known to be of two networks.
+    """
+    check_comparable(reference, other)
+    apart = reference.mean - other.mean
+    traces = np.trace(reference.cov) + np.trace(other.cov)
+    value = apart @ apart + traces - 2 * _trace_of_root(reference, other)
+    return max(0.0, float(value))  # below 0 by rounding only
+
+
+def _trace_of_root(a: Statistics, b: Statistics) -> float:
+    """Tr (Σ₁Σ₂)^½."""
+    if a.centred is None and b.centred is None and a.cholesky is not None:
+        values = np.linalg.eigvalsh(a.cholesky.T @ b.cov @ a.cholesky)
+        # An eigenvalue is known to ε·λ_max, so its root to ε·λ_max / 2√λ: much, if λ is small.
+        if values[0] > 0:
+            roots = np.sqrt(values)
+            if np.sum(_EPS * values[-1] / (2 * roots)) <= _TRUSTED * roots.sum():
+                return float(roots.sum())
+    return float(np.linalg.svd(a.root @ b.root.T, compute_uv=False).sum())
+
+
+def fid(*, real: Any, fake: Any, blocks: int = 0) -> Estimate:
+    """d² between two sets of features.
+
+    Args:
+        real: [N, D]; or `Statistics`, which can be used again.
+        fake: [M, D].
+        blocks: if ≥ 2, the standard error comes from the spread of d² over as many disjoint parts
+            of `fake`: of the choice of the fakes alone, and too large rather than too small where
+            d² is near its floor. 0: no standard error.
+
+    Raises:
+        InputError: for sets of fewer than 2, NaN, differing D, or fewer than 2 to a block.
+    """
+    reference = real if isinstance(real, Statistics) else of_features(check_pair(real, fake, 2)[0])
+    x = check_features("fake", fake, at_least=2)
+    value = distance(reference, of_features(x))
+    n = len(x) if reference.n is None else min(len(x), reference.n)
+    if blocks == 0:
+        return Estimate(value, None, n)
+    if blocks < 2 or len(x) < 2 * blocks:
+        raise InputError(
+            f"blocks = {blocks} of {len(x)} fakes, but there are at least 2 blocks of 2 or more"
+        )
+    parts = [distance(reference, of_features(part)) for part in np.array_split(x, blocks)]
+    return Estimate(value, float(np.std(parts, ddof=1) / np.sqrt(blocks)), n)
+
+
+def fid_infinity(
+    *, real: Any, fake: Any, smallest: int = 5000, sizes: int = 15, seed: int = 0
+) -> Estimate:
+    """FID∞: d² extrapolated to infinitely many fakes, by least squares on 1/N.
+
+    Args:
+        real: [N, D] or `Statistics`: taken as it is.
+        fake: [M, D].
+        smallest: fewest fakes of a fit; drawn without replacement, as for all sizes.
+        sizes: fits, at sizes evenly spaced from `smallest` to M.
+        seed: of the drawing.
+
+    Returns:
+        The intercept; its standard error is that of the least squares (too small, as the sets
+        overlap).
+    """
+    reference = real if isinstance(real, Statistics) else of_features(check_pair(real, fake, 2)[0])
+    x = check_features("fake", fake, at_least=2)
+    if not 2 <= smallest < len(x) or sizes < 3:
+        raise InputError(
+            f"smallest = {smallest} and sizes = {sizes} of {len(x)} fakes, but a line needs 3 or "
+            f"more sizes from 2 up to {len(x)}"
+        )
+    rng = np.random.default_rng(seed)
+    counts = np.linspace(smallest, len(x), sizes).astype(int)
+    values = [
+        distance(reference, of_features(x[rng.choice(len(x), count, replace=False)]))
+        for count in counts
+    ]
+    intercept, error = _intercept(1 / counts, np.array(values))
+    return Estimate(intercept, error, len(x))
+
+
+def _intercept(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Where the least-squares line meets x = 0, and the standard error of that."""
+    design = np.stack([np.ones_like(x), x], axis=1)
+    solution, *_ = np.linalg.lstsq(design, y, rcond=None)
+    variance = np.sum((y - design @ solution) ** 2) / (len(x) - 2)
+    return float(solution[0]), float(np.sqrt(variance * np.linalg.inv(design.T @ design)[0, 0]))
