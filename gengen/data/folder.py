@@ -87,7 +87,7 @@ def scan_images(folder: Path, files: Sequence[Path], options: DataOptions) -> Sc
             content = file.read_bytes()
             if options.skip_bad_images:
                 decode(content, options, grey=False)
-            return _Found(*header(file), hashlib.sha256(content).hexdigest())
+            return _Found(*header(content), hashlib.sha256(content).hexdigest())
         except (BadImage, OSError) as error:
             return BadImage(str(error))
 
@@ -158,10 +158,11 @@ class FolderReader:
             InputError: if it has become unreadable since it was looked at.
         """
         try:
+            content = file.read_bytes()
             if self.cut is None:
-                return decode(file, self.options, self.grey)
-            return self.cut(name, decode(file, DataOptions(), self.grey))
-        except BadImage as error:
+                return decode(content, self.options, self.grey)
+            return self.cut(name, decode(content, DataOptions(), self.grey))
+        except (BadImage, OSError) as error:
             raise InputError(
                 f"{file} cannot be read ({error}): mend or remove it, or pass --skip-bad-images"
             ) from None

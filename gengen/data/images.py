@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,14 +25,14 @@ class BadImage(ValueError):
     """A file that is no whole image; the message says why."""
 
 
-def header(path: Path) -> tuple[int, int, bool]:
+def header(content: bytes) -> tuple[int, int, bool]:
     """Height and width as they will be shown, and whether the image is grey, without decoding.
 
     Raises:
         BadImage: if the file is none, or claims too many pixels.
     """
     try:
-        with _opened(path) as image:
+        with _opened(content) as image:
             width, height = image.size
             if image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8):
                 width, height = height, width
@@ -42,8 +41,8 @@ def header(path: Path) -> tuple[int, int, bool]:
         raise BadImage(_why(error)) from None
 
 
-def decode(source: Path | bytes, options: DataOptions, grey: bool) -> np.ndarray:
-    """An image as uint8 [H, W, 1] if `grey`, else [H, W, 3].
+def decode(content: bytes, options: DataOptions, grey: bool) -> np.ndarray:
+    """An image file's bytes as uint8 [H, W, 1] if `grey`, else [H, W, 3].
 
     EXIF orientation is applied; transparent pixels lie over white; 16 bits a channel become 8.
     Resizing is bicubic with antialiasing.
@@ -52,7 +51,7 @@ def decode(source: Path | bytes, options: DataOptions, grey: bool) -> np.ndarray
         BadImage: if it cannot be read.
     """
     try:
-        with _opened(source) as opened:
+        with _opened(content) as opened:
             image = _to_8_bits(ImageOps.exif_transpose(opened))
         if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
             image = image.convert("RGBA")
@@ -85,8 +84,9 @@ def to_grey(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
 
 
-def _opened(source: Path | bytes) -> Any:
-    image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+def _opened(content: bytes) -> Any:
+    # Bytes, not a file: where a chunk claims 512 MB, a file's read would allocate them first.
+    image = Image.open(io.BytesIO(content))
     width, height = image.size
     if width * height > MAX_PIXELS:  # before anything is decoded
         image.close()

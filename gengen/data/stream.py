@@ -6,9 +6,13 @@ it has to be saved: a resumed run asks for the batch of its step, and gets it.
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -59,8 +63,23 @@ class _ReadStep:
     part: slice
 
     def __call__(self, step: int) -> HostBatch:
+        _end_with_parent()
         rows = self.stream.rows(self.batch_size, self.seed, int(step))
         return self.stream.read(rows[self.part])
+
+
+@cache
+def _end_with_parent() -> None:
+    """In a worker: end when the training does, even if that was killed and could not say so."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def stream_batches(

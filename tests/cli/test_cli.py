@@ -15,6 +15,7 @@ from safetensors.numpy import save
 from gengen.checkpoint import steps_in
 from gengen.cli import main
 from gengen.config import configure, from_json
+from gengen.data import load as load_data
 from gengen.diffusion import ddpm
 from gengen.trained import load
 from tests.processes import (
@@ -227,12 +228,22 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "model, data, words", [("ddpm", "digits", SMALL_DDPM), ("wgan", "grid25", SMALL_WGAN)]
+    "model, data, words",
+    [
+        ("ddpm", "digits", settings(SMALL_DDPM)),
+        ("wgan", "grid25", settings(SMALL_WGAN)),
+        ("ddpm", "folder:images", [*settings(SMALL_DDPM), "--stream", "True", "--workers", "1"]),
+    ],
+    ids=["ddpm", "wgan", "streamed"],
 )
 def test_killed_and_resumed_is_the_unbroken_run_bit_for_bit(tmp_path, model, data, words):
     """SIGKILL at some moment after a checkpoint; then --resume: every array is the same."""
+    if data == "folder:images":
+        (tmp_path / "images").mkdir()
+        for i, pixels in enumerate(load_data("digits").arrays["image"][:90]):
+            Image.fromarray(pixels[..., 0]).save(tmp_path / "images" / f"{i:03}.png")
     steps = 400
-    base = ["train", model, "--data", data, *settings(words), "--steps", steps, "--seed", 3]
+    base = ["train", model, "--data", data, *words, "--steps", steps, "--seed", 3]
     base += ["--save-every", 50, "--log-every", 10, "--preview-every", 100]
     whole = gengen(*base, "--out", "whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr

@@ -157,8 +157,6 @@ def check(name: str, data: bytes) -> None:
             OUTCOMES["refused"] += 1
         finally:
             _, most = tracemalloc.get_traced_memory()
-            if most > MOST:
-                print(most, tracemalloc.take_snapshot().statistics("lineno")[:3])
             tracemalloc.stop()
         assert most < MOST, f"{most} bytes for {name}"
     assert not Path(tempfile.gettempdir(), "gengen-was-here").exists()
