@@ -102,6 +102,8 @@ OPTIONS = {
     "prior": ("normal", "petals"),
 }
 
+MAX_LOG_STD = 7.0  # |ln σ| of q(z|x) is less
+
 
 def likelihood(cfg: Config) -> dist.Likelihood:
     """The p(x|η) that a Config names."""
@@ -164,6 +166,8 @@ def normal_of(cfg: Config, h: Array) -> dist.Normal:
     """q(z|x) from what the encoder gives, [B, *numbers_of_q(cfg)]."""
     last = cfg.code[-1]
     mean, log_std, rest = jnp.split(h, (last, 2 * last), axis=-1)
+    # Within ±7, smoothly: σ = exp of what an untrained layer says of an outlier would overflow.
+    log_std = MAX_LOG_STD * jnp.tanh(log_std / MAX_LOG_STD)
     if cfg.covariance == "diagonal":
         return dist.Normal(mean, log_std)
     rows, columns = np.tril_indices(last, -1)
@@ -359,7 +363,8 @@ def impute(
         [B, *shape]: x where it is known.
     """
     x, mask = check_shape({"x": x}, cfg.shape), jnp.asarray(mask, bool)
-    if np.broadcast_shapes(mask.shape, x.shape) != x.shape:
+    sides = zip(mask.shape[::-1], x.shape[::-1], strict=False)
+    if mask.ndim > x.ndim or any(m not in (1, n) for m, n in sides):
         raise InputError(f"mask is {mask.shape}: it must broadcast to x, {x.shape}")
     if steps < 1:
         raise InputError(f"steps = {steps}, but the chain takes at least 1")
