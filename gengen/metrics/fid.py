@@ -47,7 +47,8 @@ def frechet_distance(mean1: Any, cov1: Any, mean2: Any, cov2: Any) -> float:
     Raises:
         InputError: for shapes that do not fit, NaN, or what is no covariance.
     """
-    return distance(Statistics(mean1, cov1), Statistics(mean2, cov2))
+    host = [np.asarray(x, np.float64) for x in (mean1, cov1, mean2, cov2)]
+    return distance(Statistics(*host[:2]), Statistics(*host[2:]))
 
 
 def distance(reference: Statistics, other: Statistics) -> float:

@@ -29,7 +29,8 @@ from gengen.types import InputError
 
 BLOCK = 1000  # rows of the matrix of distances at a time
 # Squared distances from a matrix product are off by rounding: so much, relative to the squared
-# norms. What is nearer than that to a ball's edge is on it, so copies and lattices come out right.
+# norms. What is nearer than that to a ball's edge is on it, so copies and lattices come out right;
+# points that differ by a millionth of their norm count as copies.
 _ROUNDING = 1e-12
 
 

@@ -66,7 +66,7 @@ class Statistics:
 
     def __post_init__(self) -> None:
         """Check the arrays."""
-        mean, cov = np.asarray(self.mean, np.float64), np.asarray(self.cov, np.float64)
+        mean, cov = self.mean, self.cov
         if mean.ndim != 1 or mean.size == 0 or cov.shape != (len(mean), len(mean)):
             raise InputError(
                 f"mean has shape {mean.shape} and cov {cov.shape}: give [D] and [D, D]"
@@ -76,8 +76,8 @@ class Statistics:
         scale = np.abs(cov).max()
         if np.abs(cov - cov.T).max() > 1e-6 * scale or np.diag(cov).min() < -1e-6 * scale:
             raise InputError("cov is not a covariance: it must be symmetric with a diagonal ≥ 0")
-        object.__setattr__(self, "mean", mean)
-        object.__setattr__(self, "cov", (cov + cov.T) / 2)
+        object.__setattr__(self, "mean", mean.astype(np.float64))
+        object.__setattr__(self, "cov", (cov + cov.T) / 2.0)
 
     @cached_property
     def cholesky(self) -> np.ndarray | None:
@@ -241,7 +241,7 @@ def load(path: str | Path) -> Statistics:
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
             found = {k: file[k] for k in ("mu", "sigma", "n", "extractor", "sha256") if k in file}
         mean, cov = found.pop("mu").astype(np.float64), found.pop("sigma").astype(np.float64)
         n = int(found["n"]) if "n" in found else None
