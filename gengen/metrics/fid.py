@@ -47,8 +47,8 @@ def frechet_distance(mean1: Any, cov1: Any, mean2: Any, cov2: Any) -> float:
     Raises:
         InputError: for shapes that do not fit, NaN, or what is no covariance.
     """
-    host = [np.asarray(x, np.float64) for x in (mean1, cov1, mean2, cov2)]
-    return distance(Statistics(*host[:2]), Statistics(*host[2:]))
+    host = lambda x: np.asarray(x, np.float64)  # noqa: E731
+    return distance(Statistics(host(mean1), host(cov1)), Statistics(host(mean2), host(cov2)))
 
 
 def distance(reference: Statistics, other: Statistics) -> float:

@@ -27,6 +27,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from gengen.types import Array, InputError
 
@@ -85,14 +86,14 @@ def num_scales(height: int, width: int) -> int:
 
 
 @jax.jit
-def per_image_psnr(a: Array, b: Array, max_val: float) -> Array:
+def per_image_psnr(a: Array, b: Array, max_val: ArrayLike) -> Array:
     """PSNR, dB [N], of float images [N, H, W, C]. Can be differentiated."""
     error = jnp.mean((a - b) ** 2, axis=(1, 2, 3))
     return 10 * jnp.log10(max_val**2 / error)
 
 
 @jax.jit
-def per_image_ssim(a: Array, b: Array, max_val: float) -> Array:
+def per_image_ssim(a: Array, b: Array, max_val: ArrayLike) -> Array:
     """SSIM [N] of float images [N, H, W, C]. Can be differentiated."""
     _check_scales(a.shape, 1)
     l, cs = _terms(a, b, max_val)  # noqa: E741
@@ -100,7 +101,7 @@ def per_image_ssim(a: Array, b: Array, max_val: float) -> Array:
 
 
 @partial(jax.jit, static_argnames="scales")
-def per_image_ms_ssim(a: Array, b: Array, max_val: float, scales: int) -> Array:
+def per_image_ms_ssim(a: Array, b: Array, max_val: ArrayLike, scales: int) -> Array:
     """MS-SSIM [N] of float images [N, H, W, C]; a negative factor counts as 0."""
     _check_scales(a.shape, scales)
     beta = np.array(BETA[:scales]) / sum(BETA[:scales])
@@ -114,16 +115,15 @@ def per_image_ms_ssim(a: Array, b: Array, max_val: float, scales: int) -> Array:
     return product.mean(axis=1)
 
 
-def _terms(a: Array, b: Array, max_val: float) -> tuple[Array, Array]:
+def _terms(a: Array, b: Array, max_val: ArrayLike) -> tuple[Array, Array]:
     """The local l and cs, [N, H - 10, W - 10, C] each."""
     # Second moments about the image's own mean: a shift changes no variance, and about 0 float32
     # would lose what is left after σ² = E a² - μ².
     centre = jnp.mean((a + b) / 2, axis=(1, 2), keepdims=True)
-    mean = lambda x: _blurred(x)  # noqa: E731
     da, db = a - centre, b - centre
-    mu_a, mu_b = mean(da), mean(db)
-    var_a, var_b = mean(da * da) - mu_a**2, mean(db * db) - mu_b**2
-    cov = mean(da * db) - mu_a * mu_b
+    mu_a, mu_b = _blurred(da), _blurred(db)
+    var_a, var_b = _blurred(da * da) - mu_a**2, _blurred(db * db) - mu_b**2
+    cov = _blurred(da * db) - mu_a * mu_b
     mu_a, mu_b = mu_a + centre, mu_b + centre
     c1, c2 = (K1 * max_val) ** 2, (K2 * max_val) ** 2
     l = (2 * mu_a * mu_b + c1) / (mu_a**2 + mu_b**2 + c1)  # noqa: E741
@@ -133,18 +133,22 @@ def _terms(a: Array, b: Array, max_val: float) -> tuple[Array, Array]:
 def _blurred(x: Array) -> Array:
     """Gaussian mean over each 11×11 window: [N, H, W, C] → [N, H - 10, W - 10, C].
 
-    One axis after the other, as sums of shifted images: a depthwise convolution is slower on CPU.
+    One axis after the other, as products with banded matrices: a depthwise convolution is slow on
+    CPU.
     """
-    weights = np.exp(-0.5 * ((np.arange(WINDOW) - WINDOW // 2) / SIGMA) ** 2)
-    weights /= weights.sum()
     for axis in (1, 2):
-        size = x.shape[axis] - WINDOW + 1
-        parts = [
-            float(w) * jax.lax.slice_in_dim(x, i, i + size, axis=axis)
-            for i, w in enumerate(weights)
-        ]
-        x = sum(parts[1:], parts[0])
+        band = jnp.asarray(_band(x.shape[axis]), x.dtype)
+        # "highest": an accelerator's short products would show in the variances.
+        x = jnp.moveaxis(jnp.tensordot(band, x, ((1,), (axis,)), precision="highest"), 0, axis)
     return x
+
+
+def _band(size: int) -> np.ndarray:
+    """The window's weights, float64 [size - 10, size], row i beginning at column i."""
+    weights = np.exp(-0.5 * ((np.arange(WINDOW) - WINDOW // 2) / SIGMA) ** 2)
+    offset = np.arange(size) - np.arange(size - WINDOW + 1)[:, None]
+    inside = (offset >= 0) & (offset < WINDOW)
+    return np.where(inside, weights[offset % WINDOW] / weights.sum(), 0.0)
 
 
 def _halved(x: Array) -> Array:
