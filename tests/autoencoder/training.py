@@ -1,0 +1,21 @@
+"""Training for tests: many small steps in one program."""
+
+import jax
+import optax
+
+from gengen.types import Batch, Method, TrainState
+
+
+def train(method: Method, batch: Batch, steps: int, seed: int = 0) -> TrainState:
+    """The state after so many steps on one batch, for networks without convolutions."""
+
+    def step(state, _):
+        return method.train_step(jax.random.key(seed + 1), state, batch)[0], None
+
+    state = method.init(jax.random.key(seed), batch)
+    return jax.jit(lambda state: jax.lax.scan(step, state, None, steps)[0])(state)
+
+
+def falling(steps: int, rate: float = 1e-2) -> optax.GradientTransformation:
+    """Adam, whose rate falls to 0 on a cosine: it ends in the minimum, not around it."""
+    return optax.adam(optax.cosine_decay_schedule(rate, steps))
