@@ -13,7 +13,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -21,6 +20,7 @@ from gengen import discover, run_dir
 from gengen.checkpoint import restore_variables, stages_in
 from gengen.config import from_json
 from gengen.errors import InputError
+from gengen.tensors import flat, nested
 from gengen.types import PyTree
 
 SUFFIX = ".safetensors"
@@ -87,23 +87,11 @@ def export(
     if file.exists():
         raise InputError(f"{file} exists: choose another name")
     trained = load(run, say)
-    arrays = _flat(trained.variables)
+    arrays = flat(trained.variables)
     part = file.with_suffix(".part")
     save_file(arrays, part, metadata={_KEY: json.dumps(trained.settings)})
     os.replace(part, file)
     return file
-
-
-def _flat(tree: PyTree, path: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """{"params/Dense_0/kernel": array} of nested dicts; None where a dict is empty."""
-    if not isinstance(tree, dict):
-        return {"/".join(path): np.ascontiguousarray(tree)}
-    flat: dict[str, np.ndarray] = {}
-    for key, value in tree.items():
-        if "/" in key:
-            raise InputError(f"a variable is named {key!r}: names must not hold a slash")
-        flat |= _flat(value, (*path, key))
-    return flat
 
 
 def _read(path: Path) -> tuple[PyTree, dict[str, Any]]:
@@ -124,13 +112,7 @@ def _read(path: Path) -> tuple[PyTree, dict[str, Any]]:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} was not made by gengen export: it names no model") from None
-    tree: dict[str, Any] = {}
-    for name, array in arrays.items():
-        *folders, leaf = name.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-            if not isinstance(node, dict):
-                raise InputError(f"{path}: {name} lies inside of another array")
-        node[leaf] = array
-    return tree, settings
+    try:
+        return nested(arrays), settings
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from gengen import rng
+from gengen.autoencoder import adversarial, autoencoder, denoising
 from gengen.diffusion import ddpm
 from gengen.gan import wgan
 from gengen.types import Batch, Method
-from gengen.vae import vae
+from gengen.vae import vae, vqvae
 
 Sampler = Callable[[Any, Any, jax.Array, int], jax.Array]
 
@@ -46,11 +48,39 @@ def batch(case: Case, num: int | None = None, seed: int = 0) -> Batch:
     return draw(case.cfg, num or case.cfg.batch_size, seed)
 
 
+def on_noisy_data(method: Method) -> Method:
+    """A method that draws nothing, so that its step depends on the key as others do."""
+
+    def train_step(key, state, batch):
+        x = batch["image"]
+        noise = rng.normal(jax.random.fold_in(key, state.step), x.shape)
+        return method.train_step(key, state, {**batch, "image": x + 0.1 * noise})
+
+    return Method(method.init, train_step)
+
+
 DDPM: dict[str, Any] = dict(
     shape=(8, 8, 1), patch=2, channels=(8,), blocks=(1,), T=20, groups=4, batch_size=16
 )
 VAE: dict[str, Any] = dict(shape=(8, 8, 1), channels=(4, 8), widths=(8,), code=(3,), batch_size=16)
 CASES = {
+    "adversarial": Case(
+        "adversarial",
+        adversarial.Config(shape=(8, 8, 1), widths=(16,), critic=(16,), prior="petals", classes=10,
+                           batch_size=16),
+        adversarial.method,
+        adversarial.sample,
+    ),
+    "autoencoder": Case(
+        "autoencoder",
+        autoencoder.Config(shape=(8, 8, 1), channels=(4, 8), batch_size=16),
+        lambda cfg: on_noisy_data(autoencoder.method(cfg)),
+    ),
+    "denoising": Case(
+        "denoising",
+        denoising.Config(shape=(6,), widths=(8,), code=(4,), nu=0.5, batch_size=16),
+        denoising.method,
+    ),
     "ddpm": Case("ddpm", ddpm.Config(**DDPM), ddpm.method, ddpm.sample),
     "ddpm-v-attention": Case(
         "ddpm",
@@ -71,6 +101,17 @@ CASES = {
         vae.method,
         vae.sample,
     ),
+    "vqvae": Case(
+        "vqvae",
+        vqvae.Config(shape=(8, 8, 1), channels=(4, 8), blocks=1, K=8, D=4, dead=0.5, batch_size=16),
+        vqvae.method,
+    ),
+    "vqvae-gradient": Case(
+        "vqvae",
+        vqvae.Config(shape=(4,), widths=(8,), K=4, D=2, N=3, decay=0.0, likelihood="bernoulli",
+                     batch_size=16),
+        vqvae.method,
+    ),
     "wgan": Case(
         "wgan", wgan.Config(shape=(8, 8, 1), channels=(8, 16), latent=8, m=8), wgan.method,
         wgan.sample,
@@ -79,3 +120,13 @@ CASES = {
         "wgan", wgan.Config(shape=(2,), widths=(16, 16), latent=4, m=8), wgan.method, wgan.sample
     ),
 }  # fmt: skip
+
+# Models that are fitted at once: data, and what to set.
+FITS: dict[str, tuple[str, list[str]]] = {
+    "gmm": ("mouse", ["K=4"]),
+    "marginalized": ("digits", []),
+    "ppca": ("digits", ["k=3"]),
+}
+
+# Models trained in stages: data, and what to set.
+STAGED: dict[str, tuple[str, list[str]]] = {}

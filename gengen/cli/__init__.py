@@ -126,6 +126,35 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Evaluate:
+    """Score samples against data: gengen evaluate runs/ddpm --metrics fid,kid,prdc."""
+
+    source: Positional[str]
+    """A run, an exported file, a folder of images, an .npz of samples or of statistics."""
+    data: Annotated[str | None, default("what the run was trained on")] = None
+    """The reference: as in `gengen train --data`, or an .npz of statistics as pytorch-fid's."""
+    options: tyro.conf.OmitArgPrefixes[DataOptions] = DataOptions()
+    metrics: str = "fid,kid,prdc"
+    """Some of fid, kid, prdc, sw, c2st, is, modes."""
+    num: Annotated[int | None, default("as many as are held out")] = None
+    """Samples drawn from a run."""
+    seed: int = 0
+    """Of the samples."""
+    extractor: Annotated[str | None, default("by the data")] = None
+    """mnist-v1, fashion-v1, inception, identity, or a classifier's .safetensors."""
+    no_floor: bool = False
+    """Leave out the scores of held-out data."""
+    json: bool = False
+    """As JSON, on stdout."""
+
+    def __call__(self) -> None:
+        """Run the command."""
+        from gengen.cli.evaluate import evaluate
+
+        evaluate(self)
+
+
+@dataclass(frozen=True)
 class Export:
     """Write what a run learnt as one file: gengen export runs/ddpm ddpm.safetensors."""
 
@@ -170,6 +199,7 @@ Command = (
     Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Sample, tyro.conf.subcommand("sample")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Export, tyro.conf.subcommand("export")]
 )

@@ -35,6 +35,8 @@ def train(args: Train) -> None:
     use_compilation_cache()
     about = settings(module, cfg, old.get("config")) | {"data_options": dataclasses.asdict(options)}
     if hasattr(module, "fit"):
+        if args.resume:
+            raise InputError(f"{args.model} is fitted at once: there is nothing to resume")
         fit_run(module, cfg, data, out=out, settings=about, seed=seed)
     else:
         model = module.stages(cfg) if hasattr(module, "stages") else module.method(cfg)

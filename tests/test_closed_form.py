@@ -1,0 +1,60 @@
+"""What holds for every model that is fitted at once: through the command, and from its run."""
+
+import json
+from pathlib import Path
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from gengen import discover, trained
+from gengen.cli import main
+from gengen.data import load, to_batch
+from gengen.data.stream import Stream
+from gengen.types import data_of
+from tests.cases import FITS
+
+
+def test_every_fitted_model_has_a_case():
+    assert {m.name for m in discover.models() if m.trained_by == "fit"} == set(FITS)
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_fits_and_comes_back(name, tmp_path, capsys, monkeypatch):
+    """The same parameters twice, finite; exported and sampled as any run."""
+    monkeypatch.chdir(tmp_path)
+    data, words = FITS[name]
+    line = ["train", name, "--data", data, *(w for word in words for w in ("--set", word))]
+    for out in ("a", "b"):
+        assert main([*line, "--out", out]) == 0
+    a, b = (trained.load(out) for out in ("a", "b"))
+    chex.assert_trees_all_equal(a.variables, b.variables)
+    chex.assert_tree_all_finite(a.variables)
+    assert (tmp_path / "a" / "report.html").exists()
+    assert json.loads(Path("a/config.json").read_text())["model"] == name
+    x = data_of(to_batch(load(data).arrays, np.arange(4)))
+    for function in ("log_prob", "encode", "reconstruct", "transform"):
+        if hasattr(a.module, function):
+            got = getattr(a.module, function)(a.cfg, a.variables, x)
+            assert len(got) == 4 and np.all(np.isfinite(got)), function
+    if hasattr(a.module, "sample"):
+        got = a.module.sample(a.cfg, a.variables, jax.random.key(0), 5)
+        assert got.shape == (5, *x.shape[1:]) and np.all(np.isfinite(got))
+        assert main(["sample", "a", "--num", "5", "--out", "x.npz"]) == 0
+    assert main(["export", "a", "a.safetensors"]) == 0
+    chex.assert_trees_all_equal(trained.load("a.safetensors").variables, a.variables)
+    capsys.readouterr()
+    assert main([*line, "--out", "a", "--resume"]) == 2
+    assert "nothing to resume" in capsys.readouterr().err
+    assert main([*line, "--out", "a"]) == 2  # and nothing is overwritten
+
+
+def test_streams_are_refused(tmp_path):
+    from gengen.closed_form import fit_run
+    from gengen.density import ppca
+
+    stream = Stream("s", lambda rows: {"x": np.zeros((len(rows), 2), np.float32)}, 9, (2,), "f")
+    with pytest.raises(ValueError, match="streamed"):
+        fit_run(ppca, ppca.Config(), stream, out=tmp_path / "run", settings={}, seed=0)
+    assert not (tmp_path / "run").exists()
