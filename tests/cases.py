@@ -129,4 +129,6 @@ FITS: dict[str, tuple[str, list[str]]] = {
 }
 
 # Models trained in stages: data, and what to set.
-STAGED: dict[str, tuple[str, list[str]]] = {}
+STAGED: dict[str, tuple[str, list[str]]] = {
+    "stacked": ("digits", ["widths=16,8", "batch_size=16"]),
+}

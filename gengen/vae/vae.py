@@ -113,43 +113,52 @@ def likelihood(cfg: Config) -> dist.Likelihood:
 # --- the networks --------------------------------------------------------------------------------
 
 
+class Head(nn.Module):
+    """What the decoder gives, with the ln s that it does not give beside it: η."""
+
+    cfg: Config
+
+    @nn.compact
+    def __call__(self, out: Array) -> Array:
+        cfg = self.cfg
+        if likelihood(cfg).parts == 1:
+            return out
+        start = float(np.log(cfg.sigma))
+        if cfg.scale == "fixed":
+            return jnp.concatenate([out, jnp.full_like(out, start)], axis=-1)
+        if cfg.scale == "shared":
+            raw = self.param("log_scale", nn.initializers.constant(start), ())
+            mean, raw = out, jnp.broadcast_to(raw, out.shape)
+        else:
+            mean, raw = jnp.split(out, 2, axis=-1)
+            raw = raw + start
+        # s = sigma_min + exp(raw): a pixel that is always black would have a density without bound.
+        return jnp.concatenate([mean, jnp.logaddexp(raw, float(np.log(cfg.sigma_min)))], axis=-1)
+
+
+def outputs(cfg: Config) -> Shape:
+    """Shape of what the decoder gives for an example, before `Head`."""
+    *space, last = cfg.shape
+    return (*space, last * (likelihood(cfg).parts if cfg.scale == "each" else 1))
+
+
 class VAE(nn.Module):
     """The encoder, x [B, *shape] → q(z|x), and the decoder, z [B, *code] → η."""
 
     cfg: Config
 
     def setup(self):
-        cfg, has_scale = self.cfg, likelihood(self.cfg).parts == 2
-        *space, last = cfg.shape
-        out = (*space, last * (2 if has_scale and cfg.scale == "each" else 1))
-        self.encoder = Encoder(
-            cfg.shape, numbers_of_q(cfg), cfg.channels, cfg.strides, 0, cfg.widths
-        )
-        self.decoder = Decoder(out, cfg.code, cfg.channels, cfg.strides, 0, cfg.widths)
-        if has_scale and cfg.scale == "shared":
-            start = nn.initializers.constant(np.log(cfg.sigma))
-            self.log_scale = self.param("log_scale", start, ())
+        cfg = self.cfg
+        levels: Any = dict(channels=cfg.channels, strides=cfg.strides, widths=cfg.widths)
+        self.encoder = Encoder(cfg.shape, numbers_of_q(cfg), **levels)
+        self.decoder = Decoder(outputs(cfg), cfg.code, **levels)
+        self.head = Head(cfg)
 
     def posterior(self, x: Array) -> dist.Normal:
         return normal_of(self.cfg, self.encoder(x))
 
     def eta(self, z: Array) -> Array:
-        return self.with_scale(self.decoder(z))
-
-    def with_scale(self, out: Array) -> Array:
-        """What the decoder gives, with the ln s that it does not give beside it."""
-        cfg = self.cfg
-        if likelihood(cfg).parts == 1:
-            return out
-        if cfg.scale == "fixed":
-            return jnp.concatenate([out, jnp.full_like(out, np.log(cfg.sigma))], axis=-1)
-        if cfg.scale == "shared":
-            mean, raw = out, jnp.broadcast_to(jnp.asarray(self.log_scale), out.shape)
-        else:
-            mean, raw = jnp.split(out, 2, axis=-1)
-            raw = raw + float(np.log(cfg.sigma))
-        # s = sigma_min + exp(raw): a pixel that is always black would have a density without bound.
-        return jnp.concatenate([mean, jnp.logaddexp(raw, float(np.log(cfg.sigma_min)))], axis=-1)
+        return self.head(self.decoder(z))
 
     def __call__(self, x: Array) -> Array:
         return self.eta(self.posterior(x).mean)
@@ -244,7 +253,7 @@ def encode(cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None)
 
 def decode(cfg: Config, variables: PyTree, z: ArrayLike) -> Array:
     """E[x|z] for z [B, *code]: [B, *shape]; images in [-1, 1], of binary ones 2 P(b=1) - 1."""
-    return _picture(cfg, _apply(VAE(cfg), variables, "eta", check_code(cfg, z)))
+    return picture(cfg, _apply(VAE(cfg), variables, "eta", check_code(cfg, z)))
 
 
 def check_code(cfg: Config, z: ArrayLike) -> Array:
@@ -259,7 +268,7 @@ def check_code(cfg: Config, z: ArrayLike) -> Array:
     return z
 
 
-def _picture(cfg: Config, eta: Array, key: Key | None = None) -> Array:
+def picture(cfg: Config, eta: Array, key: Key | None = None) -> Array:
     """The mean of p(x|η), or a draw from it; images clipped to [-1, 1]."""
     x = likelihood(cfg).mean(eta) if key is None else likelihood(cfg).draw(key, eta)
     return jnp.clip(x, -1, 1) if len(cfg.shape) == 3 else x
@@ -333,7 +342,7 @@ def sample(cfg: Config, variables: PyTree, key: Key, num: int, mean: bool | None
 def _sample(cfg: Config, variables: PyTree, key: Key, num: int, mean: bool) -> Array:
     z_key, x_key = jax.random.split(key)
     eta = _apply(VAE(cfg), variables, "eta", draw_prior(cfg, z_key, num))
-    return _picture(cfg, eta, None if mean else x_key)
+    return picture(cfg, eta, None if mean else x_key)
 
 
 def impute(
@@ -390,7 +399,7 @@ def _impute(
 
     start = jnp.where(mask, seen, _sample(cfg, variables, start_key, len(x), False))
     now = jax.lax.fori_loop(1, steps, step, start)
-    return jnp.where(mask, x, _picture(cfg, eta(0, now), None if mean else x_key))
+    return jnp.where(mask, x, picture(cfg, eta(0, now), None if mean else x_key))
 
 
 def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Method:

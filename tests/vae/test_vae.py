@@ -46,7 +46,7 @@ def exact(covariance="diagonal", turn=None):
     params = {
         "encoder": {"MLP_0": {"Dense_0": {"kernel": kernel, "bias": bias}}},
         "decoder": {"MLP_0": {"Dense_0": {"kernel": W.T, "bias": mean}}},
-        "log_scale": np.log(np.sqrt(variance) - cfg.sigma_min),
+        "head": {"log_scale": np.log(np.sqrt(variance) - cfg.sigma_min)},
     }
     shapes = jax.eval_shape(vae.method(cfg).init, KEY, {"x": X}).params
     params = jax.tree.map(lambda p, like: jnp.asarray(p, like.dtype), params, shapes)
