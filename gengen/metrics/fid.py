@@ -30,8 +30,8 @@ from gengen.metrics.estimate import Estimate
 from gengen.metrics.statistics import Statistics, check_comparable, of_features
 from gengen.types import InputError
 
-# Largest bound on the rounding of the quick way, relative to the trace, before it is not believed.
-_TRUSTED = 1e-9
+# Largest rounding expected of the quick way, relative to the trace, before it is not believed.
+_TRUSTED = 3e-9
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -68,11 +68,13 @@ def _trace_of_root(a: Statistics, b: Statistics) -> float:
     """Tr (Σ₁Σ₂)^½."""
     if a.centred is None and b.centred is None and a.cholesky is not None:
         values = np.linalg.eigvalsh(a.cholesky.T @ b.cov @ a.cholesky)
-        # An eigenvalue is known to ε·λ_max, so its root to ε·λ_max / 2√λ: much, if λ is small.
+        # The matrix M is known to an E of norm ε‖Σ₁‖‖Σ₂‖, and Tr (M+E)^½ - Tr M^½ = Tr M^{-½}E / 2
+        # is at most that times the norm of M^{-½} / 2: much, if an eigenvalue is small.
         if values[0] > 0:
-            roots = np.sqrt(values)
-            if np.sum(_EPS * values[-1] / (2 * roots)) <= _TRUSTED * roots.sum():
-                return float(roots.sum())
+            trace = np.sqrt(values).sum()
+            norm = _EPS * np.linalg.norm(a.cov) * np.linalg.norm(b.cov)
+            if norm * np.sqrt(np.sum(1 / values)) / 2 <= _TRUSTED * trace:
+                return float(trace)
     return float(np.linalg.svd(a.root @ b.root.T, compute_uv=False).sum())
 
 

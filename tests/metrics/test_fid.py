@@ -69,6 +69,20 @@ def test_ill_conditioned_is_exact_where_the_quick_way_is_not():
     assert got == pytest.approx(np.sum((s1 - s2) ** 2), abs=2e-7)
 
 
+def test_small_eigenvalues_that_the_quick_way_would_lose():
+    """Half of the deviations 2e-4 in both: their product's square, 4e-15, is near ε.
+
+    Roots of eigenvalues are then off by some percent of 4e-8, fifty times; singular values are not.
+    """
+    rng = np.random.default_rng(1)
+    basis, _ = np.linalg.qr(rng.normal(size=(100, 100)))
+    s1 = np.repeat([1.0, 2e-4], 50)
+    s2 = s1 * np.tile([1.0, 1.5], 50)
+    first, second = ((basis * s**2) @ basis.T for s in (s1, s2))
+    a, b = (statistics.Statistics(np.zeros(100), cov) for cov in (first, second))
+    assert fid._trace_of_root(a, b) == pytest.approx(s1 @ s2, abs=1e-10)
+
+
 def test_divides_by_n_minus_one():
     """3.5 would be a division by n."""
     assert fid.fid(real=A, fake=B).value == pytest.approx(3.5 + 1 / 12, rel=1e-13)

@@ -117,6 +117,24 @@ def test_other_files_are_refused(tmp_path, write):
         statistics.load(path)
 
 
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+def test_nothing_is_unpickled(tmp_path):
+    """An array of objects is a pickle, which can run anything: here, make a file."""
+    bomb = np.empty(1, object)
+    bomb[0] = Bomb(str(tmp_path / "made"))
+    np.savez(tmp_path / "file.npz", mu=bomb, sigma=np.eye(1))
+    with pytest.raises(InputError, match="holds no statistics"):
+        statistics.load(tmp_path / "file.npz")
+    assert not (tmp_path / "made").exists()
+
+
 def test_damaged_files_are_refused(tmp_path):
     path = tmp_path / "file.npz"
     statistics.save(path, statistics.of_features(features(60), "mnist-v1", "ab"))
