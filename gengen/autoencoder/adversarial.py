@@ -66,8 +66,8 @@ class Config:
     critic: tuple[int, ...] = (512, 512)  # hidden layers of D
 
     batch_size: int = 100  # examples a step
-    learning_rate: float = 1e-3  # of Adam, for the reconstruction
-    game_rate: float = 3e-4  # of Adam, for D, and for e against D
+    learning_rate: float = 3e-4  # of Adam, for the reconstruction
+    game_rate: float = 1e-3  # of Adam, for D, and for e against D
     b1: float = 0.5  # of these two: memory of the gradient, a step
 
     @staticmethod
@@ -133,14 +133,14 @@ def draw_prior(cfg: Config, key: Key, num: int, label: Array | None = None) -> A
     if cfg.prior == "normal":
         return cfg.scale * eps
     parts = cfg.classes or PETALS
-    u = rng.uniform(which_key, (num,))  # the part and, on the roll, the place within it
+    u = parts * rng.uniform(which_key, (num,))
+    part = jnp.minimum(jnp.floor(u), parts - 1)
+    within = u - part
     if label is not None:
-        within = parts * u - jnp.floor(parts * u)
-        u = jnp.where(label < 0, u, (label + within) / parts)
+        part = jnp.where(label < 0, part, label)
     if cfg.prior == "swiss_roll":
-        return cfg.scale * (swiss_roll(u) + THICKNESS * eps)
-    mixture = dist.petals(PETALS)
-    k = jnp.clip(jnp.floor(u * parts), 0, parts - 1).astype(jnp.int32)
+        return cfg.scale * (swiss_roll((part + within) / parts) + THICKNESS * eps)
+    mixture, k = dist.petals(PETALS), part.astype(jnp.int32)
     return cfg.scale * (mixture.means[k] + jnp.einsum("bij,bj->bi", mixture.factors[k], eps))
 
 

@@ -10,8 +10,11 @@ with `nu` > 0 the stacked denoising autoencoder of Vincent et al. 2010 (JMLR 11)
                 code; or, where `classes` is 0, to reconstruct x through the whole stack
 
 Where what is reconstructed lies in [0, 1], images (0 is black) and the codes of sigmoid units, the
-error is the cross-entropy, and ‖·‖² elsewhere. Of a linear stack, every layer spans the principal
-components of the layer below, so the whole spans those of the data.
+error is the cross-entropy, and ‖·‖² elsewhere.
+
+A linear stack ends as PCA. With tied weights pretraining is enough: then W is orthonormal, a code
+is a rotation of the principal components, and so are those of the code. Without, the code is any
+linear map of them, whose own principal components are others: the fine-tuning finds the data's.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from gengen.types import Array, InputError, PyTree, Shape
 FOLDER = Path(__file__).parent / "weights"
 PINNED = {  # SHA-256 of the file of each shipped classifier
     "mnist-v1": "592bc2eb0a59f0df398be05137f7bee2aa15eaef7670cba4400a290002e72b2a",
-    "fashion-v1": "",
+    "fashion-v1": "182d77afbb5d650d6038274018daf641147fef04feb4a31f13c8a2f8485b8da4",
 }
 BATCH = 250  # images at a time: the last batch is padded, so one program is compiled
 _KEY = "gengen"  # of the facts in a file's metadata

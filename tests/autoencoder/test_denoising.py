@@ -25,8 +25,9 @@ def test_a_linear_one_is_the_wiener_filter():
     x = rng.normal(size=(4096, 3)) @ np.array([[1.5, 0.4, 0], [0, 0.7, -0.3], [0, 0, 0.4]])
     x = np.float32(x - x.mean(0))
     state = train(denoising.method(LINEAR, falling(2000)), {"x": x}, 2000)
-    p = {k: np.float64(v) for k, v in state.params["mlp"].items()}
-    S = np.float64(x).T @ np.float64(x) / len(x)
+    p = {k: np.asarray(v, np.float64) for k, v in state.params["mlp"].items()}
+    x64 = np.asarray(x, np.float64)
+    S = x64.T @ x64 / len(x64)
     want = S @ np.linalg.inv(S + SIGMA**2 * np.eye(3))
     np.testing.assert_allclose(p["W1"] @ p["V1"], want.T, atol=1e-2)
     np.testing.assert_allclose(p["b1"] @ p["V1"] + p["c1"], 0, atol=1e-2)

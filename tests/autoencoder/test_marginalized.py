@@ -18,7 +18,7 @@ def data(num=60, dims=5, seed=0):
 
 def test_the_expectations_entry_by_entry():
     """All 2^D masks of one example, each with its probability: no formula in between."""
-    h, p = np.float64(data(1, 4)), 0.3
+    h, p = np.asarray(data(1, 4), np.float64), 0.3
     P, Q = np.zeros((5, 5)), np.zeros((5, 5))
     wide = np.append(h[0], 1)
     for code in range(16):
@@ -36,7 +36,7 @@ def test_w_minimises_the_expected_error():
     """The expected squared error over all masks has no gradient at W: E[P] = W (E[Q] + λI)."""
     x = data()
     W = np.float64(marginalized.fit(x, CFG)["W"][0])
-    P, Q = marginalized.expectations(np.float64(x), CFG.p)
+    P, Q = marginalized.expectations(np.asarray(x, np.float64), CFG.p)
     # W is rounded to float32 (6e-8), and Q's entries are of order 1e2.
     np.testing.assert_allclose(W @ (Q + CFG.ridge * np.eye(6)), P[:-1], atol=1e-4)
 
@@ -72,7 +72,8 @@ def test_a_stack_is_layers_of_layers():
     two = marginalized.fit(x, dataclasses.replace(CFG, layers=2))
     one = marginalized.fit(x, CFG)
     np.testing.assert_array_equal(two["W"][0], one["W"][0])
-    h = np.tanh(np.float64(x) @ np.float64(one["W"][0])[:, :-1].T + np.float64(one["W"][0])[:, -1])
+    W = np.asarray(one["W"][0], np.float64)
+    h = np.tanh(np.asarray(x, np.float64) @ W[:, :-1].T + W[:, -1])
     above = marginalized.fit(h.astype(np.float32), CFG)
     # h was rounded to float32 between the layers here, and E[Q]'s inverse magnifies that.
     np.testing.assert_allclose(two["W"][1], above["W"][0], atol=1e-4)

@@ -1,18 +1,26 @@
 """Training for tests: many small steps in one program."""
 
+from collections.abc import Callable
+
 import jax
 import optax
 
 from gengen.types import Batch, Method, TrainState
 
 
-def train(method: Method, batch: Batch, steps: int, seed: int = 0) -> TrainState:
+def train(
+    method: Method,
+    batch: Batch,
+    steps: int,
+    seed: int = 0,
+    start: Callable[[TrainState], TrainState] = lambda state: state,
+) -> TrainState:
     """The state after so many steps on one batch, for networks without convolutions."""
 
     def step(state, _):
         return method.train_step(jax.random.key(seed + 1), state, batch)[0], None
 
-    state = method.init(jax.random.key(seed), batch)
+    state = start(method.init(jax.random.key(seed), batch))
     return jax.jit(lambda state: jax.lax.scan(step, state, None, steps)[0])(state)
 
 
