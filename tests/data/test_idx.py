@@ -60,8 +60,11 @@ HUGE = 2**32 - 1
         (gzip.compress(PLAIN, mtime=0)[:-20], "cannot be read"),
         (gzip.compress(PLAIN[:-1], mtime=0), "ends after 59 of 60"),
         (gzip.compress(PLAIN + b"\0", mtime=0), "goes on"),
-        (gzip.compress(header(HUGE, HUGE, HUGE, mtime=0)), "at most"),
-        (gzip.compress(PLAIN, mtime=0)[:30] + b"\xff\xff" + gzip.compress(PLAIN)[32:], "fetch the file"),
+        (gzip.compress(header(HUGE, HUGE, HUGE), mtime=0), "at most"),
+        (
+            gzip.compress(PLAIN, mtime=0)[:30] + b"\xff\xff" + gzip.compress(PLAIN, mtime=0)[32:],
+            "fetch the file",
+        ),
     ],
 )
 def test_broken_files_are_refused_by_name_in_one_line(tmp_path, content, message):
@@ -73,7 +76,7 @@ def test_broken_files_are_refused_by_name_in_one_line(tmp_path, content, message
 
 
 def test_every_flipped_byte_of_a_gzip_file_is_noticed_or_harmless(tmp_path):
-    whole = gzip.compress(PLAIN, mtime=0, mtime=0)
+    whole = gzip.compress(PLAIN, mtime=0)
     for i in range(len(whole)):
         (tmp_path / "a").write_bytes(whole[:i] + bytes([whole[i] ^ 0x10]) + whole[i + 1 :])
         try:
