@@ -14,7 +14,7 @@ from gengen.autoencoder import adversarial, autoencoder, denoising
 from gengen.diffusion import ddpm
 from gengen.gan import wgan
 from gengen.types import Batch, Method
-from gengen.vae import vae, vqvae
+from gengen.vae import hvi, vae, vqvae
 
 Sampler = Callable[[Any, Any, jax.Array, int], jax.Array]
 
@@ -101,6 +101,7 @@ CASES = {
         vae.method,
         vae.sample,
     ),
+    "hvi": Case("hvi", hvi.Config(**VAE, T=1, leapfrogs=1), hvi.method, hvi.sample),
     "vqvae": Case(
         "vqvae",
         vqvae.Config(shape=(8, 8, 1), channels=(4, 8), blocks=1, K=8, D=4, dead=0.5, batch_size=16),
