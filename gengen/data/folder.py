@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,13 +17,13 @@ import numpy as np
 from tqdm import tqdm
 
 from gengen.data.dataset import Dataset
-from gengen.data.images import SUFFIXES, BadImage, decode, header
-from gengen.data.memory import is_resident
+from gengen.data.images import SUFFIXES, BadImage, content_of, decode, header
+from gengen.data.memory import check_fits, is_resident
 from gengen.data.stream import HostBatch, Stream
 from gengen.data_options import DataOptions
 from gengen.types import InputError, Shape
 
-THREADS = 8  # Pillow decodes without holding Python's lock
+THREADS = min(8, 2 * (os.cpu_count() or 1))  # Pillow decodes without holding Python's lock
 
 
 def load_folder(name: str, path: str | Path, options: DataOptions) -> Dataset | Stream:
@@ -44,7 +46,8 @@ def load_folder(name: str, path: str | Path, options: DataOptions) -> Dataset | 
         number = {c: i for i, c in enumerate(classes)}
         labels = np.array([number[part[0]] for part in parts], np.int32)
     reader = FolderReader({"image": scan.files}, labels, options, scan.shape[2] == 1)
-    return as_data(name, reader, len(scan.files), scan.shape, scan.fingerprint, classes, options)
+    stream = Stream(name, reader, len(scan.files), scan.shape, scan.fingerprint, classes)
+    return as_data(stream, options)
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -84,12 +87,12 @@ def scan_images(folder: Path, files: Sequence[Path], options: DataOptions) -> Sc
 
     def look(file: Path) -> _Found | BadImage:
         try:
-            content = file.read_bytes()
+            content = content_of(file)
             if options.skip_bad_images:
                 decode(content, options, grey=False)
             return _Found(*header(content), hashlib.sha256(content).hexdigest())
-        except (BadImage, OSError) as error:
-            return BadImage(str(error))
+        except BadImage as error:
+            return error
 
     found = dict(zip(files, _in_threads(look, files, f"reading {folder}"), strict=True))
     bad = {file: why for file, why in found.items() if isinstance(why, BadImage)}
@@ -158,38 +161,37 @@ class FolderReader:
             InputError: if it has become unreadable since it was looked at.
         """
         try:
-            content = file.read_bytes()
+            content = content_of(file)
             if self.cut is None:
                 return decode(content, self.options, self.grey)
             return self.cut(name, decode(content, DataOptions(), self.grey))
-        except (BadImage, OSError) as error:
+        except BadImage as error:
             raise InputError(
                 f"{file} cannot be read ({error}): mend or remove it, or pass --skip-bad-images"
             ) from None
 
 
-def as_data(
-    name: str,
-    reader: Callable[[np.ndarray], HostBatch],
-    num_examples: int,
-    shape: Shape,
-    fingerprint: str,
-    classes: tuple[str, ...] | None,
-    options: DataOptions,
-) -> Dataset | Stream:
-    """In memory if it fits there, or as `options.stream` says; else a stream."""
-    stream = options.stream
-    if stream is None:
-        stream = not is_resident(num_examples * math.prod(shape))
-    if stream:
-        return Stream(name, reader, num_examples, shape, fingerprint, classes)
-    chunks = np.array_split(np.arange(num_examples), max(1, num_examples // 64))
-    read = _in_threads(reader, chunks, f"decoding {name}")
+def as_data(stream: Stream, options: DataOptions, images: int = 1) -> Dataset | Stream:
+    """Read whole if memory holds it, or as `options.stream` says; else the stream itself.
+
+    Args:
+        stream: of images.
+        options: whether to stream.
+        images: of one shape, that each example has: 2 of pairs.
+    """
+    num_bytes = len(stream) * images * math.prod(stream.shape)
+    if not is_resident(num_bytes) if options.stream is None else options.stream:
+        return stream
+    check_fits(num_bytes, stream.name)
+    chunks = np.array_split(np.arange(len(stream)), math.ceil(len(stream) / 64))
+    read = _in_threads(stream.read, chunks, f"decoding {stream.name}")
     arrays = {key: np.concatenate([part[key] for part in read]) for key in read[0]}
-    return Dataset(name, arrays, classes)
+    return Dataset(stream.name, arrays, stream.classes)
 
 
 def _in_threads(function: Callable[[Any], Any], items: Sequence[Any], what: str) -> list[Any]:
-    with ThreadPoolExecutor(THREADS) as pool:
+    # Pillow warns of what it mends (metadata, mostly); what it cannot mend is a BadImage.
+    with ThreadPoolExecutor(THREADS) as pool, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         done = pool.map(function, items)
         return list(tqdm(done, what, len(items), leave=False, disable=None, delay=1))

@@ -58,7 +58,8 @@ def open_data(spec: str, options: DataOptions = DataOptions()) -> Dataset | Stre
             - NAME or NAME:SPLIT, where SPLIT is train (the default) or test: "mnist5k:test";
             - the path of an .npz or .npy file;
             - folder:PATH, images; folder:PATH:SPLIT where PATH has folders train and test;
-            - pairs:A,B, halves:PATH and unpaired:SPEC,SPEC, see `gengen.data.pairs`;
+            - pairs:A,B, halves:PATH, halves:PATH:right and unpaired:SPEC,SPEC, see
+              `gengen.data.pairs`;
             - tfds:NAME or tfds:NAME/CONFIG:SPLIT, TensorFlow Datasets.
         options: how images are read.
 
@@ -83,6 +84,9 @@ def open_data(spec: str, options: DataOptions = DataOptions()) -> Dataset | Stre
         return load_tfds(spec, rest, options)
     if spec.endswith(".npy"):
         return _as_asked(load_npy(spec, options.stream), options)
+    if options.stream:
+        cure = "save the array as .npy" if spec.endswith(".npz") else "leave out --stream"
+        raise InputError(f"{spec} is not read from the disk while training: {cure}")
     return _as_asked(_by_name(spec), options)
 
 

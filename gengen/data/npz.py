@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from gengen.data.dataset import Dataset
 from gengen.data.memory import MAX_DEFLATE_RATIO, check_fits, is_resident
 from gengen.data.stream import HostBatch, Stream
 from gengen.types import InputError
+
+MAX_HEADER = 2**16  # bytes of an array's header: format 1.0 has room for no more
 
 # The first name found is read.
 DATA_NAMES = ("image", "images", "arr_0", "x", "data")
@@ -201,6 +203,18 @@ def _read(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.nda
         raise InputError(f"{where} is broken ({cause}): save it again with np.savez") from error
 
 
+class _Bounded:
+    """A file that is read a header's length at a time, whatever length the header claims."""
+
+    def __init__(self, file: IO[bytes] | BufferedIOBase):
+        self.file = file
+
+    def read(self, size: int) -> bytes:
+        if size > MAX_HEADER:  # NumPy would read it all, then refuse it
+            raise ValueError(f"header of {size} bytes")
+        return self.file.read(size)
+
+
 def _read_header(file: IO[bytes] | BufferedIOBase) -> _Header:
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -208,7 +222,8 @@ def _read_header(file: IO[bytes] | BufferedIOBase) -> _Header:
     }  # (3, 0) is for field names in Unicode
     try:
         with warnings.catch_warnings(action="error"):  # NumPy mends Python 2's headers aloud
-            header = _Header(*readers[np.lib.format.read_magic(file)](file))
+            bounded: Any = _Bounded(file)
+            header = _Header(*readers[np.lib.format.read_magic(bounded)](bounded))
     except Exception as error:  # NumPy parses Python literals: a hostile one raises anything
         raise ValueError(f"bad header: {error}") from error
     if any(size < 0 for size in header.shape):

@@ -1,7 +1,8 @@
 """Two images an example: paired for image-to-image models, unpaired for translation.
 
     pairs:A,B        two folders whose files have the same names: A's is the input, B's the target
-    halves:A         one image, cut in the middle: the left half is the input, the right the target
+    halves:A         one image, cut in the middle: the left half is the input, the right the target;
+                     halves:A:right the other way round
     unpaired:X,Y     any two image sets; no example of one belongs to one of the other
 
 A comma inside of a path is written twice.
@@ -10,6 +11,7 @@ A comma inside of a path is written twice.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,8 @@ def load_pairs(name: str, spec: str, options: DataOptions) -> Dataset | Stream:
     ]
     good = [{_stem(d, p) for p in s.files} for d, s in zip(folders, scans, strict=True)]
     names = [n for n in names if n in good[0] & good[1]]
+    if not names:
+        raise InputError(f"{name}: no pair is left whose images can both be read")
     if scans[0].shape[:2] != scans[1].shape[:2]:
         raise InputError(
             f"{name}: sizes {scans[0].shape[:2]} and {scans[1].shape[:2]}: pass --size"
@@ -61,7 +65,7 @@ def load_pairs(name: str, spec: str, options: DataOptions) -> Dataset | Stream:
         "\n".join([scans[0].fingerprint, scans[1].fingerprint, *names]).encode()
     )
     reader = FolderReader(both, None, options, grey)
-    return as_data(name, reader, len(names), shape, digest.hexdigest(), None, options)
+    return as_data(Stream(name, reader, len(names), shape, digest.hexdigest()), options, 2)
 
 
 def _stem(folder: Path, file: Path) -> str:
@@ -78,8 +82,17 @@ def _by_name(folder: Path) -> dict[str, Path]:
 
 
 def load_halves(name: str, path: str, options: DataOptions) -> Dataset | Stream:
-    """Paired images from one folder: the left half of each is "image", the right one "target"."""
-    folder = Path(path)
+    """Paired images from one folder: one half of each is "image", the other "target".
+
+    Args:
+        name: of the set.
+        path: PATH, or PATH:SIDE, left or right: which half is "image" (left).
+        options: how images are read.
+    """
+    folder, side = Path(path), "left"
+    start, _, end = path.rpartition(":")
+    if end in ("left", "right") and not folder.exists():
+        folder, side = Path(start), end
     plain = DataOptions(grey=options.grey, skip_bad_images=options.skip_bad_images)
     scan = scan_images(folder, image_files(folder), plain)
     height, width, channels = scan.shape
@@ -87,23 +100,29 @@ def load_halves(name: str, path: str, options: DataOptions) -> Dataset | Stream:
         raise InputError(f"{folder}: images are {width} pixels wide, which cannot be halved")
     size = options.size
     shape = (height, width // 2, channels) if size is None else (size, size, channels)
+    half = Half("image" if side == "left" else "target", options)
     reader = FolderReader(
-        {"image": scan.files, "target": scan.files}, None, options, channels == 1, Half(options)
+        {"image": scan.files, "target": scan.files}, None, options, channels == 1, half
     )
-    digest = hashlib.sha256(f"halves {size} {options.crop} {scan.fingerprint}".encode())
-    return as_data(name, reader, len(scan.files), shape, digest.hexdigest(), None, options)
+    digest = hashlib.sha256(f"halves {side} {size} {options.crop} {scan.fingerprint}".encode())
+    return as_data(Stream(name, reader, len(scan.files), shape, digest.hexdigest()), options, 2)
 
 
+@dataclass(frozen=True)
 class Half:
-    """(array's name, pixels) -> its half of them, resized."""
+    """(array's name, pixels) -> its half of them, resized.
 
-    def __init__(self, options: DataOptions):
-        self.options = options
+    Attributes:
+        left: the array that the left half is for.
+        options: how it is resized.
+    """
+
+    left: str
+    options: DataOptions
 
     def __call__(self, name: str, pixels: np.ndarray) -> np.ndarray:
-        """The left half for "image", the right one for "target"."""
         middle = pixels.shape[1] // 2
-        half = pixels[:, :middle] if name == "image" else pixels[:, middle:]
+        half = pixels[:, :middle] if name == self.left else pixels[:, middle:]
         return resized(half, self.options)
 
 

@@ -45,9 +45,8 @@ def load_tfds(name: str, spec: str, options: DataOptions) -> Dataset | Stream:
     reader = TfdsReader(
         dataset, str(builder.data_dir), split, image_key, label_key, options, shape[2]
     )
-    return as_data(
-        name, reader, num_examples, shape, _fingerprint(info, split, options), classes, options
-    )
+    fingerprint = _fingerprint(info, split, options)
+    return as_data(Stream(name, reader, num_examples, shape, fingerprint, classes), options)
 
 
 def _builder(name: str, dataset: str, options: DataOptions) -> Any:

@@ -2,13 +2,16 @@
 
 import io
 import pickle
+import threading
+import time
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from gengen.data import Dataset, Stream, load, open_data, stream_batches, to_batch
-from gengen.data.images import MAX_PIXELS, decode
+from gengen.data import Dataset, Stream, images, load, open_data, stream_batches, to_batch
+from gengen.data.images import MAX_BYTES, MAX_PIXELS, decode
 from gengen.data_options import DataOptions
 
 RNG = np.random.default_rng(0)
@@ -138,8 +141,6 @@ def bomb():
     Image.new("L", (8, 8)).save(file, "PNG")
     data = bytearray(file.getvalue())
     data[16:24] = (60000).to_bytes(4, "big") * 2
-    import zlib
-
     data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
     return bytes(data)
 
@@ -148,6 +149,7 @@ BAD = {
     "half.png": lambda good: good[: len(good) // 2],
     "empty.jpg": lambda good: b"",
     "text.webp": lambda good: b"hello",
+    "postscript.png": lambda good: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 4\nshowpage\n",
     "bomb.png": lambda good: bomb(),
 }
 
@@ -169,6 +171,79 @@ def test_a_bomb_is_refused_before_it_is_decoded():
     assert 60000**2 > MAX_PIXELS
     with pytest.raises(ValueError, match="pixels"):
         decode(bomb(), DataOptions(), grey=True)
+
+
+def test_postscript_is_not_handed_to_another_program():
+    with pytest.raises(ValueError, match="it is none of BMP"):
+        decode(BAD["postscript.png"](b""), DataOptions(), grey=True)
+
+
+def test_a_file_too_large_to_be_an_image_is_not_read(folder):
+    path, images = folder
+    with open(path / "cat" / "9.png", "wb") as file:
+        file.truncate(MAX_BYTES + 1)  # a hole: it takes no room on the disk
+    with pytest.raises(ValueError, match=r"9.png cannot be read \(it has 536870913 bytes"):
+        load(f"folder:{path}")
+    data = load(f"folder:{path}", DataOptions(skip_bad_images=True))
+    np.testing.assert_array_equal(data.arrays["image"], images)
+
+
+def test_large_images_are_decoded_one_at_a_time(folder, monkeypatch):
+    path, expected = folder
+    decoding, most = [], []
+
+    def pixels(*args):
+        decoding.append(threading.get_ident())
+        time.sleep(0.01)
+        most.append(len(decoding))
+        found = real(*args)
+        decoding.pop()
+        return found
+
+    real = images._pixels
+    monkeypatch.setattr(images, "_pixels", pixels)
+    monkeypatch.setattr(images, "_LARGE", 23)  # of 24 pixels
+    read = open_data(f"folder:{path}", DataOptions(stream=True))
+    assert isinstance(read, Stream)
+    threads = [threading.Thread(target=read.read, args=([np.array([i])])) for i in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 5
+    np.testing.assert_array_equal(load(f"folder:{path}").arrays["image"], expected)
+
+
+def test_metadata_that_pillow_warns_of_does_no_harm(tmp_path, capsys):
+    """Warnings are errors in these tests; a user would see them."""
+    exif = b"Exif\0\0II*\0\x08\0\0\0\xff\0"  # 255 entries, and then nothing
+    pixels = np.full((8, 8), 77, np.uint8)
+    save(tmp_path / "a.jpg", pixels, exif=exif)
+    with pytest.warns(UserWarning, match="EXIF"), Image.open(tmp_path / "a.jpg") as image:
+        image.getexif()
+    np.testing.assert_array_equal(load(f"folder:{tmp_path}").arrays["image"][0, ..., 0], pixels)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_large_jpeg_is_reduced_as_it_is_decoded(tmp_path):
+    """A slope keeps its values: the mean of each square of 64 pixels, whatever came between."""
+    slope = np.broadcast_to(np.linspace(0, 255, 1024), (512, 1024))
+    save(tmp_path / "a.jpg", np.rint(slope).astype(np.uint8), quality=95)
+    image = load(f"folder:{tmp_path}", DataOptions(size=16, crop="stretch")).arrays["image"][0]
+    want = slope.reshape(16, 32, 16, 64).mean(axis=(1, 3))
+    # JPEG's quantisation and three roundings: a level each; bicubic is exact on a slope, but
+    # within two columns of its ends.
+    assert np.abs(image[..., 0] - want)[:, 2:-2].max() <= 3
+
+
+def test_numbers_that_are_none_make_a_bad_image(tmp_path):
+    values = np.full((4, 4), 0.5, np.float32)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    assert (load(f"folder:{tmp_path}").arrays["image"] == 128).all()
+    values[0, 0] = np.nan
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match="a.tif cannot be read .it holds NaN"):
+        load(f"folder:{tmp_path}")
 
 
 @pytest.mark.parametrize(
@@ -262,6 +337,27 @@ def test_a_stream_needs_no_conversion(tmp_path):
         stream.read(np.arange(4))
 
 
+def test_memory_decides(folder, monkeypatch):
+    """Both images of a pair count; and what is asked to be in memory must fit there."""
+    path, images = folder
+    half = images.nbytes // 2  # of a set: 3 of 6 columns
+    monkeypatch.setattr("gengen.data.memory.MAX_RESIDENT", 2 * half)
+    assert isinstance(open_data(f"folder:{path}"), Dataset)
+    assert isinstance(open_data(f"halves:{path}"), Dataset)
+    monkeypatch.setattr("gengen.data.memory.MAX_RESIDENT", 2 * half - 1)
+    assert isinstance(open_data(f"folder:{path}"), Stream)
+    assert isinstance(open_data(f"halves:{path}"), Stream)
+    monkeypatch.setattr("gengen.data.memory.available_memory", lambda: 100)
+    with pytest.raises(ValueError, match="too much for"):
+        load(f"folder:{path}")
+
+
+@pytest.mark.parametrize("spec, cure", [("digits", "leave out"), ("a.npz", "save the array as")])
+def test_what_cannot_be_streamed_says_so(spec, cure):
+    with pytest.raises(ValueError, match=cure):
+        open_data(spec, DataOptions(stream=True))
+
+
 # --- pairs ----------------------------------------------------------------------------------------
 
 
@@ -278,11 +374,29 @@ def test_pairs_are_matched_by_name(tmp_path):
         load(f"pairs:{tmp_path / 'a'},{tmp_path / 'b'}")
 
 
+def test_a_pair_is_skipped_as_one(tmp_path):
+    for name in ("a", "b"):
+        for i in range(3):
+            save(tmp_path / name / f"{i}.png", np.full((4, 4), i, np.uint8))
+    (tmp_path / "a" / "0.png").write_bytes(b"bad")
+    (tmp_path / "b" / "1.png").write_bytes(b"bad")
+    spec, options = f"pairs:{tmp_path / 'a'},{tmp_path / 'b'}", DataOptions(skip_bad_images=True)
+    data = load(spec, options)
+    assert (data.arrays["image"] == 2).all() and (data.arrays["target"] == 2).all()
+    (tmp_path / "a" / "2.png").unlink()
+    (tmp_path / "b" / "2.png").unlink()
+    with pytest.raises(ValueError, match="no pair is left"):
+        load(spec, options)
+
+
 def test_halves(tmp_path):
     pixels = save(tmp_path / "a" / "1.png", noise(4, 8, 3))
     data = load(f"halves:{tmp_path / 'a'}")
     np.testing.assert_array_equal(data.arrays["image"][0], pixels[:, :4])
     np.testing.assert_array_equal(data.arrays["target"][0], pixels[:, 4:])
+    swapped = load(f"halves:{tmp_path / 'a'}:right")
+    np.testing.assert_array_equal(swapped.arrays["target"], data.arrays["image"])
+    np.testing.assert_array_equal(swapped.arrays["image"], data.arrays["target"])
     small = load(f"halves:{tmp_path / 'a'}", DataOptions(size=2))
     assert small.arrays["target"].shape == (1, 2, 2, 3)
     save(tmp_path / "b" / "1.png", noise(4, 7, 3))

@@ -218,6 +218,22 @@ def test_a_lying_zip_directory_allocates_nothing(tmp_path):
     tracemalloc.stop()
 
 
+def test_the_length_of_a_header_allocates_nothing(tmp_path):
+    """Format 2.0 lets a header be 4 GB long; blanks, which deflate to a thousandth."""
+    size = 64 * 2**20
+    head = b"\x93NUMPY\x02\x00" + size.to_bytes(4, "little") + b" " * size
+    (tmp_path / "a.npy").write_bytes(head)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("image.npy", head)
+    for name in ("a.npy", "a.npz"):
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=f"header of {size} bytes"):
+            load(str(tmp_path / name))
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert most < size / 16
+
+
 def test_a_bomb_is_stopped_by_the_memory_there_is(tmp_path, monkeypatch):
     content = member(described("(1000000, 1)"), bytes(4_000_000))
     path = zipped(tmp_path, content)
