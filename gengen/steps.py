@@ -112,7 +112,7 @@ def _gradient(
     return grads, mutables, jax.tree.map(lambda m: jnp.mean(m, 0), metrics)
 
 
-def _strided_parts(x: Array, n: int) -> Array:
+def _strided_parts(x: Any, n: int) -> Array:
     """[B, ...] -> [n, B / n, ...]: part k is rows k, k + n, k + 2n, ...
 
     Then the parts are the same however many replicas the batch is spread over.
