@@ -40,6 +40,9 @@ def describe(data: AnyData) -> dict[str, Any]:
     resident = isinstance(data, Dataset)
     seen = data.arrays if resident else data.read(_some_rows(data, 1024))
     values = seen["image" if "image" in seen else "x"]
+    num_bytes = sum(v.nbytes for v in seen.values())
+    if not resident:
+        num_bytes = num_bytes // len(values) * len(data)
     facts: dict[str, Any] = {
         "name": data.name,
         "examples": len(data),
@@ -47,7 +50,7 @@ def describe(data: AnyData) -> dict[str, Any]:
         "dtype": str(values.dtype),
         "range": [values.min().item(), values.max().item()],
         "mean": round(float(values.mean(dtype=np.float64)), 4),
-        "bytes": len(data) * int(np.prod(data.shape)) * values.itemsize,
+        "bytes": num_bytes,
         "kept": "in memory" if resident else "on disk, streamed",
         "fingerprint": data.fingerprint,
     }
@@ -64,11 +67,20 @@ def describe(data: AnyData) -> dict[str, Any]:
 
 
 def draw(data: AnyData) -> np.ndarray:
-    """A picture of examples, uint8 [H, W, C]: a class per row where there are up to 20 of them."""
+    """A picture of examples, uint8 [H, W, C].
+
+    A class per row where there are up to 20 of them; of pairs, each input beside its target; of
+    unpaired sets, some of the first and then some of the second.
+    """
     rows = _some_rows(data, SHOWN if len(data.shape) == 3 else 2000)
     if isinstance(data, Dataset):
         seen = {k: v[rows] for k, v in data.arrays.items() if not k.startswith("other")}
         labels = data.arrays.get("label")
+        if "other" in data.arrays:  # half of the picture each
+            half = SHOWN // 2
+            sides = [data.arrays[name] for name in ("image", "other")]
+            some = [x[batch_indices(len(x), min(half, len(x)), 0, 0)] for x in sides]
+            return grid(np.concatenate(some), columns=8)
         if labels is not None and len(data.shape) == 3 and len(np.unique(labels)) <= 20:
             kinds = [np.flatnonzero(labels == k)[:10] for k in np.unique(labels)]
             if min(map(len, kinds)) == 10:

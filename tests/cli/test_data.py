@@ -48,6 +48,25 @@ def test_a_picture_of_each_kind(data, tmp_path, capsys):
     assert (tmp_path / "x.png").read_bytes() == before
 
 
+def test_both_images_of_a_pair_are_counted_and_drawn(tmp_path, capsys):
+    for name, level in (("a", 50), ("b", 200)):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.fromarray(np.full((6, 8, 3), level, np.uint8)).save(tmp_path / name / f"{i}.png")
+    a, b = tmp_path / "a", tmp_path / "b"
+    for spec, more in (
+        (f"pairs:{a},{b}", []),
+        (f"pairs:{a},{b}", ["--stream", "True"]),
+        (f"unpaired:folder:{a},folder:{b}", []),
+    ):
+        out = tmp_path / "x.png"
+        assert inspect(spec, *more, "--out", out, "--json", "--overwrite") == 0
+        assert json.loads(capsys.readouterr().out)["bytes"] == 2 * 3 * 6 * 8 * 3
+        with Image.open(out) as picture:
+            levels, counts = np.unique(np.asarray(picture), return_counts=True)
+        assert len(set(counts[np.isin(levels, [50, 200])])) == 1  # as much of each
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
