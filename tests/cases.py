@@ -14,7 +14,7 @@ from gengen.autoencoder import adversarial, autoencoder, denoising
 from gengen.diffusion import ddpm
 from gengen.gan import wgan
 from gengen.types import Batch, Method
-from gengen.vae import hvi, vae, vqvae
+from gengen.vae import cvae, hvi, vae, vqvae
 
 Sampler = Callable[[Any, Any, jax.Array, int], jax.Array]
 
@@ -100,6 +100,10 @@ CASES = {
                    scale="each", draws=2, batch_size=16),
         vae.method,
         vae.sample,
+    ),
+    "cvae": Case("cvae", cvae.Config(**VAE), cvae.method, cvae.sample),
+    "cvae-part": Case(
+        "cvae", cvae.Config(**VAE, known=(0, 4, 0, 8), features=4), cvae.method, cvae.sample
     ),
     "hvi": Case("hvi", hvi.Config(**VAE, T=1, leapfrogs=1), hvi.method, hvi.sample),
     "vqvae": Case(
