@@ -1,0 +1,229 @@
+"""Pictures of a space of codes: what lies where in it, and what is between.
+
+`decode` is any function from codes [N, D] to images [N, H, W, C] in [-1, 1], such as
+`partial(vae.decode, cfg, variables)`. Pictures are uint8 arrays on the host, for `grid.save_png`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gengen.errors import InputError
+from gengen.viz.grid import INK_COLOUR, _figure, _render, grid
+
+Decode = Callable[[np.ndarray], Any]
+VIEWS = ("pca", "mds", "tsne")
+
+# Okabe & Ito's colours, told apart by the colour-blind too; the last two make up ten.
+COLOURS = (
+    "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#f0e442", "#000000",
+    "#8c6bb1", "#9a9a9a",
+)  # fmt: skip
+
+
+def interpolate(start: ArrayLike, end: ArrayLike, num: int, spherical: bool = False) -> np.ndarray:
+    """Codes on the way from `start` to `end`, both included.
+
+    Args:
+        start: [N, D].
+        end: [N, D].
+        num: of codes on each way, at least 2.
+        spherical: along great circles (Shoemake 1985), lengths going evenly from one to the other:
+            under N(0, I) in many dimensions codes lie near a sphere, and the straight line's middle
+            is where there are none.
+
+    Returns:
+        float64 [N, num, D].
+
+    Raises:
+        InputError: for codes of differing shapes, or num < 2.
+    """
+    a, b = (_codes(z) for z in (start, end))
+    if a.shape != b.shape or num < 2:
+        raise InputError(f"codes {a.shape} and {b.shape}, num = {num}: of one shape, and num ≥ 2")
+    t = np.linspace(0, 1, num)[:, None]
+    a, b = a[:, None], b[:, None]
+    if not spherical:
+        return (1 - t) * a + t * b
+    lengths = [np.linalg.norm(z, axis=-1, keepdims=True) for z in (a, b)]
+    u, v = (z / np.maximum(length, 1e-12) for z, length in zip((a, b), lengths, strict=True))
+    angle = np.arccos(np.clip((u * v).sum(-1, keepdims=True), -1, 1))
+    sine = np.sin(angle)
+    # Where codes have (nearly) one direction, opposite ones or none, there is no circle: straight.
+    flat = (sine < 1e-6) | (lengths[0] < 1e-12) | (lengths[1] < 1e-12)
+    sine = np.where(flat, 1, sine)
+    along = np.where(flat, 1 - t, np.sin((1 - t) * angle) / sine) * u
+    along = along + np.where(flat, t, np.sin(t * angle) / sine) * v
+    way = along * ((1 - t) * lengths[0] + t * lengths[1])
+    return np.where(flat, (1 - t) * a + t * b, way)
+
+
+def interpolations(
+    decode: Decode, start: ArrayLike, end: ArrayLike, num: int = 10, spherical: bool = False
+) -> np.ndarray:
+    """A row of images for each pair of codes: its ends are the decoded codes themselves."""
+    z = interpolate(start, end, num, spherical)
+    return grid(_decoded(decode, z.reshape(-1, z.shape[-1])), columns=num)
+
+
+def manifold(decode: Decode, side: int = 15, within: float = 0.98) -> np.ndarray:
+    """A plane of codes, decoded: the k-th row and column at percentiles of N(0, 1).
+
+    So each image stands for as much of the prior as any other (Kingma & Welling 2014, figure 4).
+
+    Args:
+        decode: of 2-D codes.
+        side: images of a side.
+        within: the share of the prior, in each dimension, that is shown.
+    """
+    from scipy.stats import norm
+
+    if side < 1 or not 0 < within < 1:
+        raise InputError(f"side = {side}, within = {within}: at least 1, and between 0 and 1")
+    shares = 0.5 + within * (np.linspace(0, 1, side) - 0.5) if side > 1 else np.array([0.5])
+    places = norm.ppf(shares)
+    # The second dimension grows upwards, as in a plot.
+    z = np.stack(np.meshgrid(places, places[::-1]), axis=-1).reshape(-1, 2)
+    return grid(_decoded(decode, z), columns=side)
+
+
+def traversals(
+    decode: Decode, z: ArrayLike, dims: Sequence[int] | None = None, num: int = 9, far: float = 3.0
+) -> np.ndarray:
+    """One code with one dimension at a time moved from -far to far: a row for each dimension.
+
+    Args:
+        decode: of codes.
+        z: the code, [D].
+        dims: which dimensions; None: all.
+        num: images of a row.
+        far: how far, in the units of z.
+    """
+    code = _codes(np.asarray(z)[None])[0]
+    dims = tuple(range(len(code))) if dims is None else tuple(dims)
+    if not len(dims) or min(dims) < 0 or max(dims) >= len(code) or num < 2:
+        raise InputError(f"dims = {dims}, num = {num}: of 0..{len(code) - 1}, and num ≥ 2")
+    rows = np.tile(code, (len(dims), num, 1))
+    for row, dim in zip(rows, dims, strict=True):
+        row[:, dim] = np.linspace(-far, far, num)
+    return grid(_decoded(decode, rows.reshape(-1, len(code))), columns=num)
+
+
+def attribute(z: ArrayLike, has: ArrayLike) -> np.ndarray:
+    """The attribute's vector: the mean code of examples that have it less that of the others: [D].
+
+    Args:
+        z: codes [N, D].
+        has: true for each example that has the attribute, [N].
+
+    Raises:
+        InputError: if all or none have it.
+    """
+    codes, mask = _codes(z), np.asarray(has, bool)
+    if mask.shape != (len(codes),) or mask.all() or not mask.any():
+        raise InputError(f"has is {mask.shape}, {mask.sum()} true: [{len(codes)}], some, not all")
+    return codes[mask].mean(0) - codes[~mask].mean(0)
+
+
+def arithmetic(
+    decode: Decode, z: ArrayLike, vector: ArrayLike, strengths: Sequence[float] = (-1, 0, 1)
+) -> np.ndarray:
+    """Each code less and plus an attribute: a row a code, a column a strength.
+
+    Args:
+        decode: of codes.
+        z: codes [N, D].
+        vector: of the attribute, [D].
+        strengths: how many times the vector is added.
+    """
+    z, v = _codes(z), np.asarray(vector, np.float64)
+    if v.shape != z.shape[1:] or not len(strengths):
+        raise InputError(f"vector is {v.shape}: a code is {z.shape[1:]}; and at least 1 strength")
+    moved = z[:, None] + np.asarray(strengths)[:, None] * v
+    return grid(_decoded(decode, moved.reshape(-1, len(v))), columns=len(strengths))
+
+
+def flatten(z: ArrayLike, view: str = "pca", perplexity: float = 30.0, seed: int = 0) -> np.ndarray:
+    """Codes [N, D] as points in the plane, float64 [N, 2]; codes in the plane as they are.
+
+    Args:
+        z: codes.
+        view: "pca", "mds" (keeps distances) or "tsne" (keeps neighbours).
+        perplexity: of t-SNE, how many neighbours count; below N.
+        seed: of MDS and t-SNE.
+    """
+    z = _codes(z)
+    if view not in VIEWS:
+        raise InputError(f"view = {view!r}, not one of {VIEWS}")
+    if z.shape[1] == 2:
+        return z
+    if view == "pca" or z.shape[1] == 1:
+        centred = np.pad(z - z.mean(0), ((0, 0), (0, max(0, 2 - z.shape[1]))))
+        return centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
+    if view == "mds":
+        from sklearn.manifold import MDS
+
+        return np.asarray(MDS(2, random_state=seed, n_init=1, init="random").fit_transform(z))
+    if not 0 < perplexity < len(z):
+        raise InputError(f"perplexity = {perplexity}, but it is above 0 and below N = {len(z)}")
+    from sklearn.manifold import TSNE
+
+    return TSNE(2, perplexity=perplexity, random_state=seed).fit_transform(z)
+
+
+def scatter(
+    z: ArrayLike,
+    labels: ArrayLike,
+    classes: Sequence[str] | None = None,
+    view: str = "pca",
+    perplexity: float = 30.0,
+    seed: int = 0,
+    size: int = 640,
+) -> np.ndarray:
+    """Codes as points, a colour a class, with a legend; the title says how they were flattened.
+
+    Args:
+        z: codes [N, D].
+        labels: classes 0, 1, ... [N].
+        classes: their names; None: numbers.
+        view: see `flatten`.
+        perplexity: see `flatten`.
+        seed: see `flatten`.
+        size: width and height in pixels.
+
+    Returns:
+        uint8 [size, size, 3].
+    """
+    y = np.asarray(labels)
+    if y.shape != (len(np.asarray(z)),) or y.dtype.kind not in "iu" or y.min() < 0:
+        raise InputError(f"labels are {y.dtype} {y.shape}: classes 0, 1, ... for each code")
+    points = flatten(z, view, perplexity, seed)
+    figure, axes = _figure(size, size)
+    for k in np.unique(y):
+        name = str(k) if classes is None else classes[k]
+        colour = COLOURS[k % len(COLOURS)]
+        axes.scatter(*points[y == k].T, s=7, c=colour, alpha=0.7, linewidths=0, label=name)
+    titles = {"pca": "first two principal components", "mds": "MDS"}
+    title = titles.get(view, f"t-SNE, perplexity {perplexity:g}")
+    if np.asarray(z).shape[1] == 2:
+        title = "codes"
+    axes.set_title(title, fontsize=9, color=INK_COLOUR)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.legend(fontsize=8, markerscale=2, frameon=False, ncols=1, loc="center left",
+                bbox_to_anchor=(1, 0.5), labelcolor=INK_COLOUR)  # fmt: skip
+    return _render(figure)
+
+
+def _codes(z: ArrayLike) -> np.ndarray:
+    z = np.asarray(z, np.float64)
+    if z.ndim != 2 or 0 in z.shape or not np.isfinite(z).all():
+        raise InputError(f"codes are {z.shape}: they must be [N ≥ 1, D ≥ 1], all finite")
+    return z
+
+
+def _decoded(decode: Decode, z: np.ndarray) -> np.ndarray:
+    return np.asarray(decode(z.astype(np.float32)))
