@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -31,6 +31,7 @@ CHUNK = 250  # examples at a time, through networks
 DEFAULT = ("fid", "kid", "prdc")
 
 
+@runtime_checkable
 class Extractor(Protocol):
     """What turns examples into features; `gengen.metrics.classifier.Classifier` is one."""
 
@@ -215,15 +216,13 @@ def extractor_for(data: str, asked: str | None = None) -> Extractor:
     """
     name = data.partition(":")[0]
     own = {"mnist5k": "mnist-v1", "fashion": "fashion-v1"}
+    asked = asked or own.get(name) or ("identity" if name in _TOYS else None)
     if asked is None:
-        asked = own.get(name, "identity" if name in _TOYS else "inception")
-    if asked == "identity":
-        return Identity()
-    if asked == "inception":
-        from gengen.metrics.inception import load
-
-        return load()
-    return classifier.load(asked)
+        raise InputError(
+            f"no features are known to suit {data}: name a classifier, --extractor mnist-v1, "
+            "fashion-v1 or NAME.safetensors (see experiments/classifiers.py)"
+        )
+    return Identity() if asked == "identity" else classifier.load(asked)
 
 
 _TOYS = ("mouse", "ring8", "grid25", "moons", "checkerboard", "swiss_roll")

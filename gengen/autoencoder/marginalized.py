@@ -37,7 +37,6 @@ class Config:
     p: float = 0.5  # probability that a number is lost
     layers: int = 1  # of the stack
     ridge: float = 1e-5  # λ, added to the diagonal of E[Q]
-    batch_size: int = 64  # not used: all examples are seen at once
 
     @staticmethod
     def paper() -> Config:

@@ -141,7 +141,7 @@ class Evaluate:
     seed: int = 0
     """Of the samples."""
     extractor: Annotated[str | None, default("by the data")] = None
-    """mnist-v1, fashion-v1, inception, identity, or a classifier's .safetensors."""
+    """mnist-v1, fashion-v1, identity, or a classifier's .safetensors."""
     no_floor: bool = False
     """Leave out the scores of held-out data."""
     json: bool = False
@@ -195,6 +195,28 @@ class Sample:
         sample(self)
 
 
+@dataclass(frozen=True)
+class Weights:
+    """Get the published weights of Inception or VGG-19: gengen weights fetch inception."""
+
+    action: Positional[Literal["fetch", "import"]]
+    """fetch: from the network; import: from a file that was fetched elsewhere."""
+    name: Positional[Literal["inception", "vgg19"]]
+    """Whose."""
+    file: Positional[Path | None] = None
+    """To import: the published .pth, which PyTorch reads, or a .safetensors of its arrays."""
+    dir: Annotated[Path | None, default("$GENGEN_WEIGHTS_DIR, or the user's data folder")] = None
+    """Folder to keep them in."""
+    any_hash: bool = False
+    """Import a file that is not the published one."""
+
+    def __call__(self) -> None:
+        """Run the command."""
+        from gengen.cli.weights import weights
+
+        weights(self)
+
+
 Command = (
     Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Train, tyro.conf.subcommand("train")]
@@ -202,6 +224,7 @@ Command = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Weights, tyro.conf.subcommand("weights")]
 )
 
 

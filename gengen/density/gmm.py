@@ -39,7 +39,6 @@ class Config:
     tolerance: float = 1e-6  # nats per example: a smaller rise ends EM
     floor: float = 1e-6  # added to every variance, in the data's units squared
     seed: int = 0  # of the first means, by k-means++
-    batch_size: int = 64  # not used: all examples are seen at once
 
     def __post_init__(self):
         """Refuse what cannot work, naming the field."""

@@ -36,7 +36,6 @@ class Config:
     em_steps: int = 0  # of the paper's EM, from a random W; 0: the closed form
     ddof: int = 0  # the covariance is over N - ddof: 0 is maximum likelihood, 1 is unbiased
     seed: int = 0  # of EM's start
-    batch_size: int = 64  # not used: all examples are seen at once
 
     def __post_init__(self):
         """Refuse what cannot work, naming the field."""
