@@ -19,11 +19,11 @@ import jax
 import numpy as np
 import tyro
 
-from gengen import loop
+from gengen import evaluation, loop
 from gengen.compile import use_compilation_cache
-from gengen.data import load, to_uint8
+from gengen.data import Dataset, load, to_uint8
 from gengen.diffusion import ddpm
-from gengen.metrics import judge, memorisation
+from gengen.metrics import extractors, judge, memorisation
 from gengen.results import record
 from gengen.viz.grid import grid, save_png
 from gengen.viz.report import write_report
@@ -75,7 +75,7 @@ def main(args: Args) -> None:
     keys = jax.random.split(jax.random.key(args.seed + 1), -(-args.num // 64))
     samples = to_uint8(np.concatenate([draw(state.variables, k) for k in keys])[: args.num])
     save_png(out / "samples.png", grid(samples[:64], columns=8), scale=4)
-    metrics = measure(referee, samples, held_out, real)
+    metrics = measure(referee, samples, held_out, real) | scores(samples, train, test)
     metrics["judge's accuracy"] = {"floor": accuracy(referee, held_out, test.arrays["label"])}
     (out / "evaluation.json").write_text(json.dumps({"rows": rows(metrics)}, indent=2))
     report = write_report(out)
@@ -100,6 +100,17 @@ def measure(referee, samples: np.ndarray, held_out: np.ndarray, real: np.ndarray
         }.items():
             metrics.setdefault(name, {})[column] = round(number, 4)
     return metrics
+
+
+def scores(samples: np.ndarray, train: Dataset, test: Dataset) -> dict:
+    """FID, precision and recall in the features of gengen's own classifier of digits."""
+    extractor = extractors.load("mnist-v1")
+    real, held_out = (evaluation.examples(d.name, d, extractor) for d in (train, test))
+    fake = evaluation.of_samples("samples", samples, extractor)
+    found = evaluation.evaluate(real, fake, extractor, ("fid", "prdc"), held_out)
+    return {
+        s.metric: {"value": round(s.value, 4), "floor": round(s.floor or 0.0, 4)} for s in found
+    }
 
 
 def accuracy(referee, images: np.ndarray, labels: np.ndarray) -> float:

@@ -7,10 +7,11 @@ there are samples: what a perfect model would get. Where data have no held-out p
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,53 +20,19 @@ from tqdm import tqdm
 from gengen import trained
 from gengen.data import AnyData, Dataset, batch_indices, open_data, to_uint8
 from gengen.data_options import DataOptions
-from gengen.metrics import classifier, fid, kid, modes, prdc, sliced
+from gengen.metrics import fid, kid, modes, prdc, sliced
 from gengen.metrics import inception_score as inception
 from gengen.metrics.c2st import c2st
 from gengen.metrics.estimate import Estimate
-from gengen.metrics.statistics import Statistics, of_features
+from gengen.metrics.extractors import Extractor
+from gengen.metrics.statistics import Statistics, accumulate, of_features
 from gengen.metrics.statistics import load as load_statistics
+from gengen.metrics.statistics import save as save_statistics
 from gengen.types import InputError
 
 CHUNK = 250  # examples at a time, through networks
+MANY = 100_000  # examples: of more, where statistics are enough, features are not kept
 DEFAULT = ("fid", "kid", "prdc")
-
-
-@runtime_checkable
-class Extractor(Protocol):
-    """What turns examples into features; `gengen.metrics.classifier.Classifier` is one."""
-
-    @property
-    def name(self) -> str:
-        """What scores made with it are called after."""
-        ...
-
-    @property
-    def sha256(self) -> str:
-        """Of its weights (hex)."""
-        ...
-
-    def features(self, images: np.ndarray, /) -> np.ndarray:
-        """Features [N, D] of examples [N, ...]."""
-        ...
-
-    def probabilities(self, images: np.ndarray, /) -> np.ndarray:
-        """P(class | example) [N, K]."""
-        ...
-
-
-class Identity:
-    """Vectors are their own features."""
-
-    name, sha256 = "identity", "0" * 64
-
-    def features(self, x: np.ndarray) -> np.ndarray:
-        """The vectors [N, D]."""
-        return x
-
-    def probabilities(self, x: np.ndarray) -> np.ndarray:
-        """Vectors have no classes."""
-        raise InputError("is: vectors have no classes to tell")
 
 
 class Examples(NamedTuple):
@@ -73,13 +40,14 @@ class Examples(NamedTuple):
 
     Attributes:
         name: where it comes from.
-        x: uint8 images [N, H, W, C], or float vectors [N, D]; None if only statistics are known.
+        read: some rows of uint8 images [N, H, W, C], or float vectors [N, D]; None if only
+            statistics are known.
         features: float [N, D'], or `Statistics`.
         fingerprint: of the data, or None.
     """
 
     name: str
-    x: np.ndarray | None
+    read: Callable[[slice], np.ndarray] | None
     features: Any
     fingerprint: str | None
 
@@ -140,6 +108,13 @@ def _fid(real: Any, fake: Any) -> Estimate:
     return fid.fid(real=real, fake=fake, blocks=blocks)
 
 
+def check_metrics(metrics: Sequence[str]) -> None:
+    """Refuse metrics that there are not, or none at all, by an InputError."""
+    unknown = [m for m in metrics if m not in METRICS]
+    if unknown or not metrics:
+        raise InputError(f"no metric {', '.join(unknown)}: there are {', '.join(METRICS)}")
+
+
 def evaluate(
     real: Examples,
     fake: Examples,
@@ -159,10 +134,8 @@ def evaluate(
     Raises:
         InputError: for an unknown metric, or one that needs what is not known.
     """
-    unknown = [m for m in metrics if m not in METRICS]
-    if unknown or not metrics:
-        raise InputError(f"no metric {', '.join(unknown)}: there are {', '.join(METRICS)}")
-    scores, n = [], _size(fake) or 0
+    check_metrics(metrics)
+    scores, n = [], size(fake)
     for metric in metrics:
         estimates = _estimates(metric, real, fake, extractor)
         floors = {}
@@ -171,7 +144,8 @@ def evaluate(
         for name, found in estimates.items():
             floor = floors.get(name)
             beside = (floor.value, floor.standard_error) if floor else (None, None)
-            scores.append(Score(name, found.value, found.standard_error, _size(real), n, *beside))
+            value = (found.value, found.standard_error)
+            scores.append(Score(name, *value, size(real) or None, n, *beside))
     return scores
 
 
@@ -179,53 +153,35 @@ def _estimates(
     metric: str, real: Examples, fake: Examples, extractor: Extractor
 ) -> dict[str, Estimate]:
     if metric == "is":
-        if fake.x is None:
+        if fake.read is None:
             raise InputError(f"is: {fake.name} holds no images")
-        probs = _in_chunks(extractor.probabilities, fake.x, "classes")
+        parts = _in_chunks(extractor.probabilities, fake.read, size(fake), "classes")
+        probs = np.concatenate([*parts])
         return {f"is[{extractor.name}]": inception.inception_score(probs)}
     if metric == "modes":
         name = real.name.partition(":")[0]
-        if name not in MODES or fake.x is None:
+        if name not in MODES or fake.read is None:
             raise InputError(f"modes: they are known of {', '.join(MODES)}, not of {real.name}")
-        found = MODES[name](fake.x)
+        found = MODES[name](fake.read(slice(None)))
         shares = {"modes found": found.found, "high-quality share": found.high_quality}
-        return {k: Estimate(float(v), None, len(fake.x)) for k, v in shares.items()}
+        return {k: Estimate(float(v), None, size(fake)) for k, v in shares.items()}
     for side in (real, fake):
         if isinstance(side.features, Statistics) and metric != "fid":
             raise InputError(f"{metric}: {side.name} holds statistics alone: only fid is possible")
     return OF_FEATURES[metric](extractor.name, real.features, fake.features)
 
 
-def _size(side: Examples) -> int | None:
-    return side.features.n if isinstance(side.features, Statistics) else len(side.features)
+def size(side: Examples) -> int:
+    """How many they are; 0 if statistics do not say."""
+    return (side.features.n or 0) if isinstance(side.features, Statistics) else len(side.features)
 
 
 def _first(side: Examples, n: int) -> Examples:
-    x = None if side.x is None else side.x[:n]
-    return side._replace(x=x, features=side.features[:n])
+    many = isinstance(side.features, Statistics)
+    return side if many else side._replace(features=side.features[:n])
 
 
 # --- where examples come from ---------------------------------------------------------------------
-
-
-def extractor_for(data: str, asked: str | None = None) -> Extractor:
-    """The extractor named, or the one that suits a data set.
-
-    Raises:
-        InputError: for an unknown one, or if none suits.
-    """
-    name = data.partition(":")[0]
-    own = {"mnist5k": "mnist-v1", "fashion": "fashion-v1"}
-    asked = asked or own.get(name) or ("identity" if name in _TOYS else None)
-    if asked is None:
-        raise InputError(
-            f"no features are known to suit {data}: name a classifier, --extractor mnist-v1, "
-            "fashion-v1 or NAME.safetensors (see experiments/classifiers.py)"
-        )
-    return Identity() if asked == "identity" else classifier.load(asked)
-
-
-_TOYS = ("mouse", "ring8", "grid25", "moons", "checkerboard", "swiss_roll")
 
 
 def samples_of(source: str, num: int, seed: int) -> tuple[str, np.ndarray]:
@@ -243,40 +199,57 @@ def samples_of(source: str, num: int, seed: int) -> tuple[str, np.ndarray]:
     return f"{source} ({settings['model']})", to_uint8(x) if x.ndim == 4 else x
 
 
+def open_side(source: str, options: DataOptions = DataOptions()) -> AnyData | Statistics:  # noqa: B008
+    """What `examples` takes: what `open_data` does, a folder of images, or statistics, .npz."""
+    if source.endswith(".npz") and _is_statistics(source):
+        return load_statistics(source)
+    return open_data(f"folder:{source}" if Path(source).is_dir() else source, options)
+
+
 def examples(
-    source: str,
+    name: str,
+    data: AnyData | Statistics,
     extractor: Extractor,
     num: int | None = None,
-    options: DataOptions = DataOptions(),  # noqa: B008
+    statistics: bool = False,
 ) -> Examples:
     """Real or given examples with their features, cached by data and extractor.
 
     Args:
-        source: what `open_data` takes; or a folder of images; or pytorch-fid's statistics, .npz.
+        name: of them, for the table.
+        data: of `open_side`.
         extractor: makes the features.
         num: the first so many of a seeded order; None: all.
-        options: how images are read.
+        statistics: keep mean and covariance of the features alone, if they are many: then a
+            million images need no more memory than `MANY`.
+
+    Raises:
+        InputError: for statistics of another extractor's features.
     """
-    if source.endswith(".npz") and _is_statistics(source):
-        return Examples(source, None, load_statistics(source), None)
-    if Path(source).is_dir():
-        source = f"folder:{source}"
-    data = open_data(source, options)
+    if isinstance(data, Statistics):
+        made, used = (data.extractor, data.sha256), (extractor.name, extractor.sha256)
+        if any(m is not None and m != u for m, u in zip(made, used, strict=True)):
+            raise InputError(f"{name} was made with {made[0]}, not with this {used[0]}")
+        return Examples(name, None, data, None)
     rows = np.arange(len(data))
     if num is not None and num < len(data):
         rows = np.sort(batch_indices(len(data), num, 0, 0))
-    x = _read(data, rows)
-    cached = _cache() / f"{data.fingerprint[:20]}-{len(rows)}-{extractor.sha256[:20]}.npy"
-    features = _from_cache(cached, len(rows))
+    read, n = partial(_read, data, rows), len(rows)
+    by = (Path(extractor.name).stem, extractor.sha256)
+    kind = "statistics" if statistics and n > MANY else "features"
+    cached = _cache() / f"{data.fingerprint[:20]}-{n}-{by[0]}-{by[1][:20]}-{kind}.npz"
+    features = _from_cache(cached, n)
     if features is None:
-        features = _in_chunks(extractor.features, x, f"features of {data.name}")
+        parts = _in_chunks(extractor.features, read, n, f"features of {name}")
+        features = accumulate(parts, *by) if kind == "statistics" else np.concatenate([*parts])
         _to_cache(cached, features)
-    return Examples(data.name, x, features, data.fingerprint)
+    return Examples(name, read, features, data.fingerprint)
 
 
 def of_samples(name: str, x: np.ndarray, extractor: Extractor) -> Examples:
     """Samples with their features."""
-    return Examples(name, x, _in_chunks(extractor.features, x, f"features of {name}"), None)
+    parts = _in_chunks(extractor.features, x.__getitem__, len(x), f"features of {name}")
+    return Examples(name, x.__getitem__, np.concatenate([*parts]), None)
 
 
 def held_out_of(spec: str) -> str | None:
@@ -298,19 +271,20 @@ def _is_statistics(path: str) -> bool:
         return False
 
 
-def _read(data: AnyData, rows: np.ndarray) -> np.ndarray:
+def _read(data: AnyData, rows: np.ndarray, part: slice) -> np.ndarray:
     if isinstance(data, Dataset):
         arrays = data.arrays
-        return arrays["image" if "image" in arrays else "x"][rows]
-    parts = np.array_split(rows, max(1, len(rows) // CHUNK))
-    read = [data.read(part) for part in tqdm(parts, data.name, disable=None, leave=False)]
-    return np.concatenate([batch["image" if "image" in batch else "x"] for batch in read])
+        return arrays["image" if "image" in arrays else "x"][rows[part]]
+    batch = data.read(rows[part])
+    return batch["image" if "image" in batch else "x"]
 
 
-def _in_chunks(function: Callable, x: np.ndarray, what: str) -> np.ndarray:
-    starts = range(0, len(x), CHUNK)
-    bar = tqdm(starts, what, unit_scale=CHUNK, unit="example", disable=None, leave=False)
-    return np.concatenate([function(x[start : start + CHUNK]) for start in bar])
+def _in_chunks(
+    function: Callable, read: Callable[[slice], np.ndarray], n: int, what: str
+) -> Iterator[np.ndarray]:
+    words: dict[str, Any] = {"unit_scale": CHUNK, "unit": "example", "leave": False}
+    for start in tqdm(range(0, n, CHUNK), what, disable=None, **words):
+        yield function(read(slice(start, min(n, start + CHUNK))))
 
 
 def _cache() -> Path:
@@ -318,21 +292,26 @@ def _cache() -> Path:
     return Path(root) / "gengen" / "features"
 
 
-def _from_cache(path: Path, num: int) -> np.ndarray | None:
+def _from_cache(path: Path, n: int) -> np.ndarray | Statistics | None:
     try:
-        features = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        if path.stem.endswith("statistics"):
+            return load_statistics(path)
+        with np.load(path, allow_pickle=False) as file:
+            features = file["features"]
+        return features if len(features) == n else None
+    except (InputError, OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         return None
-    return features if len(features) == num else None
 
 
-def _to_cache(path: Path, features: np.ndarray) -> None:
+def _to_cache(path: Path, features: np.ndarray | Statistics) -> None:
     """Kept if it can be: a cache that cannot be written is no error."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        with open(part, "wb") as file:
-            np.save(file, features)
+        part = path.with_name(f"{os.getpid()}-{path.name}")
+        if isinstance(features, Statistics):
+            save_statistics(part, features)
+        else:
+            np.savez(part, features=features)
         os.replace(part, path)
     except OSError:
         pass

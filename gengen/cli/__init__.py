@@ -141,7 +141,8 @@ class Evaluate:
     seed: int = 0
     """Of the samples."""
     extractor: Annotated[str | None, default("by the data")] = None
-    """mnist-v1, fashion-v1, identity, or a classifier's .safetensors."""
+    """mnist-v1, fashion-v1, inception, inception-pytorch-fid, inception-clean-fid, identity, or a
+    classifier's .safetensors."""
     no_floor: bool = False
     """Leave out the scores of held-out data."""
     json: bool = False

@@ -12,6 +12,8 @@ from gengen import evaluation, run_dir, trained
 from gengen.compile import use_compilation_cache
 from gengen.data_options import DataOptions
 from gengen.errors import InputError
+from gengen.metrics import extractors
+from gengen.metrics.statistics import Statistics
 
 if TYPE_CHECKING:
     from gengen.cli import Evaluate
@@ -30,19 +32,24 @@ def evaluate(args: Evaluate) -> None:
     options = args.options
     if options == DataOptions() and spec == settings.get("data", {}).get("name"):
         options = DataOptions(**settings.get("data_options", {}))
-    extractor = evaluation.extractor_for(spec, args.extractor)
+    metrics = [word for word in args.metrics.split(",") if word]
+    evaluation.check_metrics(metrics)
+    reference = evaluation.open_side(spec, options)
+    extractor = extractors.load(args.extractor or _suited(spec, reference))
     floor_spec = None if args.no_floor else evaluation.held_out_of(spec)
-    real = evaluation.examples(spec, extractor, None, options)
-    held_out = None
+
+    def side(name: str, data: Any, num: int | None = None) -> evaluation.Examples:
+        return evaluation.examples(name, data, extractor, num, statistics=metrics == ["fid"])
+
+    real, held_out = side(spec, reference), None
     if floor_spec is not None:
-        held_out = evaluation.examples(floor_spec, extractor, None, options)
+        held_out = side(floor_spec, evaluation.open_side(floor_spec, options))
     if is_model:
-        num = args.num or (MOST if held_out is None else len(held_out.features))
+        num = args.num or (MOST if held_out is None else evaluation.size(held_out))
         drawn = evaluation.samples_of(args.source, num, args.seed)
         fake = evaluation.of_samples(*drawn, extractor)
     else:
-        fake = evaluation.examples(args.source, extractor, args.num, options)
-    metrics = [word for word in args.metrics.split(",") if word]
+        fake = side(args.source, evaluation.open_side(args.source, options), args.num)
     scores = evaluation.evaluate(real, fake, extractor, metrics, held_out)
     about = {
         "fake": fake.name,
@@ -62,6 +69,14 @@ def evaluate(args: Evaluate) -> None:
         print(line)
     floor = f"; floor: {held_out.name}" if held_out else "; no floor: no held-out part is known"
     print(f"real: {real.name}{floor}; features: {extractor.name}", file=sys.stderr)
+
+
+def _suited(spec: str, reference: Any) -> str:
+    if isinstance(reference, Statistics):
+        if reference.extractor is None:
+            raise InputError(f"--extractor: {spec} does not say what its features were made with")
+        return reference.extractor
+    return extractors.suited(spec, reference.shape)
 
 
 def table(scores: list[evaluation.Score]) -> list[str]:

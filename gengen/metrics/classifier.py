@@ -29,6 +29,7 @@ from safetensors.numpy import save as serialise
 
 from gengen.data import normalise
 from gengen.metrics.checks import check_images, check_labels, check_probabilities
+from gengen.tensors import flat, nested
 from gengen.types import Array, InputError, PyTree, Shape
 
 FOLDER = Path(__file__).parent / "weights"
@@ -172,7 +173,7 @@ def read(path: Path, sha256: str | None = None) -> Classifier:
         arrays, facts = parse(content), _facts(content)
         network = Network(facts["classes"], facts["width"], tuple(facts["channels"]))
         shape = tuple(int(n) for n in facts["shape"])
-        params = _nested({k: v.astype(np.float32) for k, v in arrays.items()})
+        params = nested({k: v.astype(np.float32) for k, v in arrays.items()})
         _check_params(network, params, shape)
         return Classifier(facts["name"], found, shape, facts, network, jax.device_put(params))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -191,7 +192,7 @@ def save(path: Path, network: Network, params: PyTree, facts: dict[str, Any]) ->
         params: of the network.
         facts: what else goes there, JSON: name, shape (H, W, C), data, fingerprint, seed, ...
     """
-    arrays = {k: np.asarray(v, np.float16) for k, v in _flat(params).items()}
+    arrays = {k: np.asarray(v, np.float16) for k, v in flat(params).items()}
     sizes = {"classes": network.classes, "width": network.width, "channels": network.channels}
     content = serialise(arrays, {_KEY: json.dumps(facts | sizes)})
     path.write_bytes(content)
@@ -223,22 +224,3 @@ def _check_params(network: Network, params: PyTree, shape: Shape) -> None:
     wanted = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *shape)))["params"]
     if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, wanted):
         raise ValueError("its arrays are not those of the network")
-
-
-def _flat(tree: PyTree, path: str = "") -> dict[str, np.ndarray]:
-    if not isinstance(tree, dict):
-        return {path: np.asarray(tree)}
-    return {
-        k: v for name in tree for k, v in _flat(tree[name], f"{path}/{name}".strip("/")).items()
-    }
-
-
-def _nested(flat: dict[str, np.ndarray]) -> PyTree:
-    tree: dict[str, Any] = {}
-    for path, value in flat.items():
-        *parents, last = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = value
-    return tree

@@ -8,12 +8,13 @@ import pytest
 from gengen import evaluation
 from gengen.cli import main
 from gengen.data import load
-from gengen.metrics import statistics
+from gengen.metrics import extractors, statistics
 from tests.processes import settings
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+def own_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("GENGEN_WEIGHTS_DIR", str(tmp_path / "weights"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -56,11 +57,11 @@ def test_files_of_images_and_of_statistics(tmp_path, capsys):
     assert noisy["is[mnist-v1]"]["value"] < digits["is[mnist-v1]"]["value"]
     assert about["extractor_sha256"] and about["real_fingerprint"] and about["gengen"]
 
-    extractor = evaluation.extractor_for("mnist5k")
-    whole = evaluation.examples("mnist5k", extractor)
+    extractor = extractors.load("mnist-v1")
+    whole = evaluation.examples("mnist5k", load("mnist5k"), extractor)
     kept = statistics.of_features(whole.features, extractor.name, extractor.sha256)
     statistics.save(tmp_path / "mnist.npz", kept)
-    words = ["--data", tmp_path / "mnist.npz", "--extractor", "mnist-v1", "--metrics", "fid"]
+    words = ["--data", tmp_path / "mnist.npz", "--metrics", "fid"]
     _, same = evaluate(capsys, tmp_path / "noise.npz", *words)
     assert same[fid]["value"] == pytest.approx(noisy[fid]["value"], rel=1e-6)
 
@@ -70,7 +71,7 @@ def test_files_of_images_and_of_statistics(tmp_path, capsys):
     [
         (["x.npz"], "--data"),
         (["x.npz", "--data", "mnist5k", "--metrics", "fidd"], "no metric fidd"),
-        (["x.npz", "--data", "digits"], "no features are known to suit digits"),
+        (["x.npz", "--data", "digits"], "gengen weights fetch inception"),
         (["x.npz", "--data", "mnist5k", "--metrics", "modes"], "modes"),
         (["nothing.npz", "--data", "mnist5k"], "nothing.npz"),
         (["small.npz", "--data", "mnist5k"], "8"),

@@ -41,15 +41,15 @@ class TorchFidelity:
 
 
 class PytorchFID:
-    """Its features of uint8 images [B, H, W, 3]: the taps 64, 192, 768 and 2048."""
+    """Its features of uint8 images [B, H, W, 3]: some of the taps 64, 192, 768 and 2048."""
 
-    def __init__(self, state_dict: Mapping[str, np.ndarray]):
+    def __init__(self, state_dict: Mapping[str, np.ndarray], taps: Sequence[str] = TAPS[:4]):
         import torch  # pyright: ignore[reportMissingImports]
 
         tensors = {k: torch.from_numpy(v) for k, v in state_dict.items()}
         module = _pytorch_fid(lambda: _torch_fidelity(state_dict, ("2048",)))
         module.load_state_dict_from_url = lambda *args, **kwargs: tensors
-        self.net = module.InceptionV3(output_blocks=(0, 1, 2, 3)).eval()
+        self.net = module.InceptionV3(output_blocks=[TAPS.index(tap) for tap in taps]).eval()
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         import torch  # pyright: ignore[reportMissingImports]
