@@ -25,6 +25,7 @@ from gengen.metrics import inception_score as inception
 from gengen.metrics.c2st import c2st
 from gengen.metrics.estimate import Estimate
 from gengen.metrics.extractors import Extractor
+from gengen.metrics.memorisation import nearest_distances
 from gengen.metrics.statistics import Statistics, accumulate, of_features
 from gengen.metrics.statistics import load as load_statistics
 from gengen.metrics.statistics import save as save_statistics
@@ -94,8 +95,8 @@ OF_FEATURES: dict[str, Callable[[str, Any, Any], dict[str, Estimate]]] = {
         f"sw2[{name}]": sliced.sliced_wasserstein(real=real, fake=fake)
     },
     "c2st": _of_c2st,
+    "fid_infinity": lambda name, real, fake: {f"fid∞[{name}]": _fid_infinity(real, fake)},
 }
-METRICS = (*OF_FEATURES, "is", "modes")
 MODES = {"ring8": modes.ring8, "grid25": modes.grid25}
 
 
@@ -106,6 +107,10 @@ def _fid(real: Any, fake: Any) -> Estimate:
     # Blocks small against D would have biases of their own.
     blocks = 10 if len(fake) >= 20 * np.shape(fake)[1] else 0
     return fid.fid(real=real, fake=fake, blocks=blocks)
+
+
+def _fid_infinity(real: Any, fake: Any) -> Estimate:
+    return fid.fid_infinity(real=real, fake=fake, smallest=min(5000, len(fake) // 2))
 
 
 def check_metrics(metrics: Sequence[str]) -> None:
@@ -152,23 +157,55 @@ def evaluate(
 def _estimates(
     metric: str, real: Examples, fake: Examples, extractor: Extractor
 ) -> dict[str, Estimate]:
-    if metric == "is":
-        if fake.read is None:
-            raise InputError(f"is: {fake.name} holds no images")
-        parts = _in_chunks(extractor.probabilities, fake.read, size(fake), "classes")
-        probs = np.concatenate([*parts])
-        return {f"is[{extractor.name}]": inception.inception_score(probs)}
-    if metric == "modes":
-        name = real.name.partition(":")[0]
-        if name not in MODES or fake.read is None:
-            raise InputError(f"modes: they are known of {', '.join(MODES)}, not of {real.name}")
-        found = MODES[name](fake.read(slice(None)))
-        shares = {"modes found": found.found, "high-quality share": found.high_quality}
-        return {k: Estimate(float(v), None, size(fake)) for k, v in shares.items()}
+    if metric in OF_EXAMPLES:
+        return OF_EXAMPLES[metric](real, fake, extractor)
     for side in (real, fake):
         if isinstance(side.features, Statistics) and metric != "fid":
             raise InputError(f"{metric}: {side.name} holds statistics alone: only fid is possible")
     return OF_FEATURES[metric](extractor.name, real.features, fake.features)
+
+
+def _inception_score(real: Examples, fake: Examples, extractor: Extractor) -> dict[str, Estimate]:
+    parts = _in_chunks(extractor.probabilities, _reader(fake), size(fake), "classes")
+    found = inception.inception_score(np.concatenate([*parts]))
+    return {f"is[{extractor.name}]": found}
+
+
+def _modes(real: Examples, fake: Examples, extractor: Extractor) -> dict[str, Estimate]:
+    name = real.name.partition(":")[0]
+    if name not in MODES:
+        raise InputError(f"modes: they are known of {', '.join(MODES)}, not of {real.name}")
+    found = MODES[name](_all(fake))
+    shares = {"modes found": found.found, "high-quality share": found.high_quality}
+    return {k: Estimate(float(v), None, size(fake)) for k, v in shares.items()}
+
+
+def _nearest(real: Examples, fake: Examples, extractor: Extractor) -> dict[str, Estimate]:
+    found = nearest_distances(_all(fake), _all(real))
+    error = float(found.std(ddof=1) / np.sqrt(len(found)))
+    name = "distance to the nearest real example"
+    return {name: Estimate(float(found.mean()), error, size(fake))}
+
+
+# name -> (real, fake, extractor) -> estimates, of what needs more than features
+OF_EXAMPLES: dict[str, Callable[[Examples, Examples, Extractor], dict[str, Estimate]]] = {
+    "is": _inception_score,
+    "modes": _modes,
+    "nearest": _nearest,
+}
+METRICS = (*OF_FEATURES, *OF_EXAMPLES)
+
+
+def _reader(side: Examples) -> Callable[[slice], np.ndarray]:
+    if side.read is None:
+        raise InputError(f"{side.name} holds statistics alone: only fid is possible")
+    return side.read
+
+
+def _all(side: Examples) -> np.ndarray:
+    """All of a side in memory."""
+    n = size(side)
+    return np.concatenate([_reader(side)(slice(i, min(n, i + CHUNK))) for i in range(0, n, CHUNK)])
 
 
 def size(side: Examples) -> int:

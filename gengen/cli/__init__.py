@@ -135,7 +135,7 @@ class Evaluate:
     """The reference: as in `gengen train --data`, or an .npz of statistics as pytorch-fid's."""
     options: tyro.conf.OmitArgPrefixes[DataOptions] = DataOptions()
     metrics: str = "fid,kid,prdc"
-    """Some of fid, kid, prdc, sw, c2st, is, modes."""
+    """Some of fid, fid_infinity, kid, prdc, sw, c2st, is, modes, nearest."""
     num: Annotated[int | None, default("as many as are held out")] = None
     """Samples drawn from a run."""
     seed: int = 0

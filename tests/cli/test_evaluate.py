@@ -47,12 +47,16 @@ def test_files_of_images_and_of_statistics(tmp_path, capsys):
     np.savez(tmp_path / "digits.npz", image=images[:200])
     noise = np.random.default_rng(0).integers(0, 256, (200, 28, 28, 1), dtype=np.uint8)
     np.savez(tmp_path / "noise.npz", image=noise)
-    words = ["--data", "mnist5k", "--metrics", "fid,kid,is"]
+    words = ["--data", "mnist5k", "--metrics", "fid,kid,is,nearest,fid_infinity"]
     about, digits = evaluate(capsys, tmp_path / "digits.npz", *words)
     _, noisy = evaluate(capsys, tmp_path / "noise.npz", *words)
     fid = "fid[mnist-v1]"
     assert digits[fid]["n_real"] == 4500 and digits[fid]["n_fake"] == 200
     assert digits[fid]["value"] == pytest.approx(digits[fid]["floor"], rel=0.5)
+    near = "distance to the nearest real example"
+    assert digits[near]["value"] == pytest.approx(digits[near]["floor"], rel=0.1)
+    assert noisy[near]["value"] > 1.5 * noisy[near]["floor"]
+    assert noisy["fid∞[mnist-v1]"]["value"] > 10 * digits["fid∞[mnist-v1]"]["value"]
     assert noisy[fid]["value"] > 10 * noisy[fid]["floor"]
     assert noisy["is[mnist-v1]"]["value"] < digits["is[mnist-v1]"]["value"]
     assert about["extractor_sha256"] and about["real_fingerprint"] and about["gengen"]
