@@ -19,6 +19,7 @@ import http.client
 import json
 import os
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -340,5 +341,7 @@ def _download(name: str, file: Path) -> None:
                 opened.write(part)
                 bar.update(len(part))
     except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is an answer with a connection
         line = " ".join(str(getattr(error, "reason", error)).split())[:160]
         raise FetchError(f"cannot fetch {name} ({line}): {_elsewhere(name)}") from None
