@@ -1,14 +1,14 @@
 """What the loop costs: steps/s through `loop.run`, logging on, against the bare compiled step's.
 
-Both train the same model on the same data, batch and noise, in turns; the ratio is of medians. The
-bare step gets its batch from the same index array, without a log, a checkpoint or a picture.
+Both train the same model on the same data and batches, in turns of a few seconds within one run, so
+that a machine whose speed drifts does not mislead; the ratio is the median of the turns'. The bare
+step gets its batch from the same index array, without a log, a picture or a progress bar.
 
     python benchmarks/loop_overhead.py --out results/benchmarks/loop_overhead.json
 """
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import tyro
 
 from gengen import loop, run_dir
@@ -25,8 +26,8 @@ from gengen.diffusion import ddpm
 from gengen.gan import wgan
 from gengen.types import Method
 
-# with the steps that are measured each turn, about ten seconds of them
-MODELS = {"ddpm": (ddpm, ddpm.Config(), 40), "wgan": (wgan, wgan.Config(m=16), 100)}
+# with the steps of a turn: some seconds
+MODELS = {"ddpm": (ddpm, ddpm.Config(), 8), "wgan": (wgan, wgan.Config(m=16), 24)}
 
 
 @dataclass
@@ -34,56 +35,57 @@ class Args:
     """What to measure."""
 
     data: str = "mnist5k"
-    turns: int = 5
+    turns: int = 25
     out: Path | None = None
     """Write the figures as JSON."""
 
 
-def bare(method: Method, data: Dataset, batch_size: int, steps: int) -> float:
-    """Steps per second of the compiled step alone."""
+class Turns:
+    """A preview that runs as many bare steps as the loop has run since the last one."""
 
-    def step(key: Any, state: Any, rows: Any, arrays: Any):
-        return method.train_step(key, state, to_batch(arrays, rows))
+    def __init__(self, method: Method, data: Dataset, batch_size: int, steps: int):
+        def step(key: Any, state: Any, rows: Any, arrays: Any):
+            return method.train_step(key, state, to_batch(arrays, rows))
 
-    key, compiled = jax.random.key(0), compile_step(step)
-    state = method.init(key, to_batch(data.arrays, data.rows(batch_size, 0, 0)))
-    arrays = jax.device_put(data.arrays)
-    rows = [jax.device_put(data.rows(batch_size, 0, i)) for i in range(2 * steps)]
-    for i in range(steps):
-        state, _ = compiled(key, state, rows[i], arrays)
-    jax.block_until_ready(state)
-    since = time.perf_counter()
-    for i in range(steps, 2 * steps):
-        state, _ = compiled(key, state, rows[i], arrays)
-    jax.block_until_ready(state)
-    return steps / (time.perf_counter() - since)
+        self._key, self._step = jax.random.key(0), compile_step(step)
+        self._arrays = jax.device_put(data.arrays)
+        self._rows = [jax.device_put(data.rows(batch_size, 0, i)) for i in range(steps)]
+        self._state = method.init(self._key, to_batch(data.arrays, data.rows(batch_size, 0, 0)))
+        self._since = 0.0
+        self.loop: list[float] = []
+        self.bare: list[float] = []
 
-
-def through_the_loop(method: Method, data: Dataset, batch_size: int, steps: int) -> float:
-    """Steps per second of the second half of a run, from its own log: 10 lines, no checkpoint."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        options: dict[str, Any] = {"log_every": max(1, steps // 10), "save_every": 10**9}
-        loop.run(method, data, out=out, steps=2 * steps, batch_size=batch_size, **options)
-        rows = run_dir.read_metrics(out / "metrics.jsonl")
-    warm, end = next(row for row in rows if row["step"] >= steps), rows[-1]
-    return (end["step"] - warm["step"]) / (end["seconds"] - warm["seconds"])
+    def __call__(self, variables: Any, key: Any) -> np.ndarray:
+        jax.block_until_ready(variables)
+        begin = time.perf_counter()
+        self.loop.append(begin - self._since)
+        for rows in self._rows:
+            self._state, _ = self._step(self._key, self._state, rows, self._arrays)
+        jax.block_until_ready(self._state)
+        self._since = time.perf_counter()
+        self.bare.append(self._since - begin)
+        return np.zeros((1, 8, 8, 1), np.float32)
 
 
 def measure(args: Args) -> dict[str, Any]:
     """The ratio for each model."""
     data, found = load(args.data), {}
-    assert isinstance(data, Dataset)
     for name, (module, cfg, steps) in MODELS.items():
-        method, pairs = module.method(cfg), []
-        for turn in range(args.turns):
-            order = (bare, through_the_loop) if turn % 2 else (through_the_loop, bare)
-            rates = {f: f(method, data, cfg.batch_size, steps) for f in order}
-            pairs.append((rates[bare], rates[through_the_loop]))
-        a, b = (statistics.median(rates) for rates in zip(*pairs, strict=True))
-        ratio = statistics.median(loop / bare for bare, loop in pairs)
-        found[name] = {"bare": round(a, 2), "loop": round(b, 2), "ratio": round(ratio, 4)}
-        print(f"{name:5} bare {a:7.2f} steps/s   loop {b:7.2f} steps/s   ratio {ratio:.3f}")
+        method = module.method(cfg)
+        turns = Turns(method, data, cfg.batch_size, steps)
+        with tempfile.TemporaryDirectory() as folder:
+            loop.run(
+                method, data, out=Path(folder) / "run", steps=steps * (args.turns + 1),
+                batch_size=cfg.batch_size, preview=turns, preview_every=steps,
+                log_every=max(1, steps // 4), save_every=10**9,
+            )  # fmt: skip
+        pairs = np.array([turns.bare, turns.loop])[:, 1:]  # the first turn compiles
+        bare, through = steps / np.median(pairs, axis=1)
+        ratio = float(np.median(pairs[0] / pairs[1]))
+        found[name] = {"bare": round(bare, 2), "loop": round(through, 2), "ratio": round(ratio, 4)}
+        print(
+            f"{name:5} bare {bare:7.2f} steps/s   loop {through:7.2f} steps/s   ratio {ratio:.3f}"
+        )
     return found
 
 

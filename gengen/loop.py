@@ -279,12 +279,9 @@ def _open(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
 
 
 def _first_batch(data: AnyData, batch_size: int, seed: int) -> Batch:
-    """A batch of the whole size: what `init` reads shapes from."""
+    """The whole first batch: `init` reads shapes from it, and some models their first scales."""
     rows = data.rows(batch_size, seed, 0)
-    if isinstance(data, Dataset):
-        return to_batch(data.arrays, rows)
-    one = normalise(data.read(rows[:1]))
-    return {name: np.repeat(np.asarray(x), batch_size, axis=0) for name, x in one.items()}
+    return to_batch(data.arrays, rows) if isinstance(data, Dataset) else normalise(data.read(rows))
 
 
 def _note_parameters(out: Path, stage: str, like: TrainState) -> None:

@@ -52,7 +52,8 @@ class Method(NamedTuple):
     """A trainable model: two pure functions.
 
     Attributes:
-        init: (key, batch) -> the state at step 0. The batch tells shapes only.
+        init: (key, batch) -> the state at step 0. The batch tells shapes, and some models their
+            first scales.
         train_step: (key, state, batch) -> the next state and scalar metrics. The step's own key is
             derived from `key` and `state.step`, so one key serves a whole run.
     """

@@ -12,6 +12,7 @@ import numpy as np
 from gengen import rng
 from gengen.autoencoder import adversarial, autoencoder, denoising
 from gengen.diffusion import ddpm
+from gengen.flow import realnvp
 from gengen.gan import wgan
 from gengen.types import Batch, Method
 from gengen.vae import cvae, hvi, vae, vqvae
@@ -92,6 +93,12 @@ CASES = {
     ),
     "ddpm-vectors": Case(
         "ddpm", ddpm.Config(shape=(2,), T=20, width=16, batch_size=16), ddpm.method, ddpm.sample
+    ),
+    "realnvp": Case(
+        "realnvp",
+        realnvp.Config(shape=(4, 4, 1), couplings=2, levels=1, channels=4, batch_size=16),
+        realnvp.method,
+        realnvp.sample,
     ),
     "vae": Case("vae", vae.Config(**VAE), vae.method, vae.sample),
     "vae-vectors": Case(
