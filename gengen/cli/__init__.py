@@ -174,20 +174,33 @@ class Export:
 
 @dataclass(frozen=True)
 class Sample:
-    """Draw samples from a run: gengen sample runs/ddpm --num 64 --out digits.png."""
+    """Draw samples from a run, or pictures of its codes: gengen sample runs/ddpm --out x.png."""
 
     run: Positional[Path]
     """Run directory, or a file made by `gengen export`."""
-    num: int = 64
-    """How many."""
+    num: Annotated[int | None, default("64, and what suits each picture of codes")] = None
+    """How many samples; ways, dimensions, codes or examples."""
     seed: int = 0
-    """Of the noise."""
+    """Of the noise, and of which examples are taken."""
     out: Path = Path("samples.png")
     """.png: one picture. .npz: arr_0, uint8 [N, H, W, C], or float32 [N, D] of vectors."""
     overwrite: bool = False
     """Replace --out where it exists."""
     set: Settings = field(default=())
     """A field of the model's Config, of those that matter to sampling."""
+    interpolate: bool = False
+    """Draw decoded codes on straight ways between those of real examples, a row a pair."""
+    traverse: bool = False
+    """Draw an example, one dimension of its code at a time moved: those that vary most."""
+    manifold: bool = False
+    """Draw a plane of codes, for models whose code has 2 numbers."""
+    reconstruct: bool = False
+    """Draw real examples, and under them what comes back of their codes."""
+    embed: Literal["pca", "mds", "tsne"] | None = None
+    """Draw codes of real examples as points, a colour a class."""
+    data: Annotated[str | None, default("the run's, held out if there is such a part")] = None
+    """The real examples: as in `gengen train --data`."""
+    options: tyro.conf.OmitArgPrefixes[DataOptions] = DataOptions()
 
     def __call__(self) -> None:
         """Run the command."""

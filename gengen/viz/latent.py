@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gengen.errors import InputError
-from gengen.viz.grid import INK_COLOUR, _figure, _render, grid
+from gengen.viz.grid import GAP, INK_COLOUR, SAMPLE_COLOUR, _figure, _render, grid
 
 Decode = Callable[[np.ndarray], Any]
 VIEWS = ("pca", "mds", "tsne")
@@ -70,47 +70,90 @@ def interpolations(
     return grid(_decoded(decode, z.reshape(-1, z.shape[-1])), columns=num)
 
 
-def manifold(decode: Decode, side: int = 15, within: float = 0.98) -> np.ndarray:
-    """A plane of codes, decoded: the k-th row and column at percentiles of N(0, 1).
+def manifold(
+    decode: Decode, side: int = 15, within: float = 0.98, codes: ArrayLike | None = None
+) -> np.ndarray:
+    """A plane of codes, decoded: the k-th row and column at percentiles of the codes' law.
 
-    So each image stands for as much of the prior as any other (Kingma & Welling 2014, figure 4).
+    So each image stands for as much of it as any other (Kingma & Welling 2014, figure 4).
 
     Args:
         decode: of 2-D codes.
         side: images of a side.
-        within: the share of the prior, in each dimension, that is shown.
+        within: the share of the law, in each dimension, that is shown.
+        codes: whose percentiles, [N, 2]: draws of another prior, or the data's; None: N(0, 1)'s.
     """
     from scipy.stats import norm
 
     if side < 1 or not 0 < within < 1:
         raise InputError(f"side = {side}, within = {within}: at least 1, and between 0 and 1")
     shares = 0.5 + within * (np.linspace(0, 1, side) - 0.5) if side > 1 else np.array([0.5])
-    places = norm.ppf(shares)
+    if codes is None:
+        across = upwards = norm.ppf(shares)
+    else:
+        across, upwards = np.quantile(_plane(codes), shares, axis=0).T
     # The second dimension grows upwards, as in a plot.
-    z = np.stack(np.meshgrid(places, places[::-1]), axis=-1).reshape(-1, 2)
+    z = np.stack(np.meshgrid(across, upwards[::-1]), axis=-1).reshape(-1, 2)
     return grid(_decoded(decode, z), columns=side)
 
 
+def _plane(codes: ArrayLike) -> np.ndarray:
+    z = _codes(codes)
+    if z.shape[1] != 2:
+        raise InputError(f"codes are {z.shape}, but a manifold is drawn of [N, 2]")
+    return z
+
+
 def traversals(
-    decode: Decode, z: ArrayLike, dims: Sequence[int] | None = None, num: int = 9, far: float = 3.0
+    decode: Decode,
+    z: ArrayLike,
+    dims: Sequence[int] | None = None,
+    num: int = 9,
+    far: ArrayLike = 3.0,
+    centre: ArrayLike = 0.0,
 ) -> np.ndarray:
-    """One code with one dimension at a time moved from -far to far: a row for each dimension.
+    """One code with one dimension at a time moved about the centre: a row for each dimension.
 
     Args:
         decode: of codes.
         z: the code, [D].
         dims: which dimensions; None: all.
         num: images of a row.
-        far: how far, in the units of z.
+        far: how far to each side, in the units of z, or for each dimension [D].
+        centre: of the ways, or of each [D]: of the prior N(0, I), 0.
     """
     code = _codes(np.asarray(z)[None])[0]
+    far, centre = (np.broadcast_to(np.asarray(v, float), code.shape) for v in (far, centre))
     dims = tuple(range(len(code))) if dims is None else tuple(dims)
     if not len(dims) or min(dims) < 0 or max(dims) >= len(code) or num < 2:
         raise InputError(f"dims = {dims}, num = {num}: of 0..{len(code) - 1}, and num ≥ 2")
     rows = np.tile(code, (len(dims), num, 1))
     for row, dim in zip(rows, dims, strict=True):
-        row[:, dim] = np.linspace(-far, far, num)
+        row[:, dim] = centre[dim] + np.linspace(-far[dim], far[dim], num)
     return grid(_decoded(decode, rows.reshape(-1, len(code))), columns=num)
+
+
+def reconstructions(x: ArrayLike, out: ArrayLike, columns: int = 10) -> np.ndarray:
+    """Rows of images, each above the row of what came back of them.
+
+    Args:
+        x: images [N, H, W, C].
+        out: the same shape.
+        columns: images of a row.
+    """
+    x, out = np.asarray(x), np.asarray(out)
+    if x.shape != out.shape or x.ndim != 4 or columns < 1:
+        raise InputError(f"x is {x.shape}, out {out.shape}: images of one shape; and columns ≥ 1")
+    columns = min(columns, len(x))
+    num = -len(x) % columns  # what the last row lacks looks as the gaps do
+
+    def rows(images: np.ndarray) -> np.ndarray:
+        blank = GAP if images.dtype == np.uint8 else GAP / 127.5 - 1
+        fill = np.full((num, *x.shape[1:]), blank, images.dtype)
+        return np.concatenate([images, fill]).reshape(-1, columns, *x.shape[1:])
+
+    both = np.stack([rows(x), rows(out)], axis=1)
+    return grid(both.reshape(-1, *x.shape[1:]), columns)
 
 
 def attribute(z: ArrayLike, has: ArrayLike) -> np.ndarray:
@@ -177,7 +220,7 @@ def flatten(z: ArrayLike, view: str = "pca", perplexity: float = 30.0, seed: int
 
 def scatter(
     z: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike | None = None,
     classes: Sequence[str] | None = None,
     view: str = "pca",
     perplexity: float = 30.0,
@@ -188,7 +231,7 @@ def scatter(
 
     Args:
         z: codes [N, D].
-        labels: classes 0, 1, ... [N].
+        labels: classes 0, 1, ... [N]; None: one colour, and no legend.
         classes: their names; None: numbers.
         view: see `flatten`.
         perplexity: see `flatten`.
@@ -198,14 +241,14 @@ def scatter(
     Returns:
         uint8 [size, size, 3].
     """
-    y = np.asarray(labels)
+    y = np.zeros(len(np.asarray(z)), int) if labels is None else np.asarray(labels)
     if y.shape != (len(np.asarray(z)),) or y.dtype.kind not in "iu" or y.min() < 0:
         raise InputError(f"labels are {y.dtype} {y.shape}: classes 0, 1, ... for each code")
     points = flatten(z, view, perplexity, seed)
     figure, axes = _figure(size, size)
     for k in np.unique(y):
         name = str(k) if classes is None else classes[k]
-        colour = COLOURS[k % len(COLOURS)]
+        colour = SAMPLE_COLOUR if labels is None else COLOURS[k % len(COLOURS)]
         axes.scatter(*points[y == k].T, s=7, c=colour, alpha=0.7, linewidths=0, label=name)
     titles = {"pca": "first two principal components", "mds": "MDS"}
     title = titles.get(view, f"t-SNE, perplexity {perplexity:g}")
@@ -213,8 +256,9 @@ def scatter(
         title = "codes"
     axes.set_title(title, fontsize=9, color=INK_COLOUR)
     axes.set_aspect("equal", adjustable="datalim")
-    axes.legend(fontsize=8, markerscale=2, frameon=False, ncols=1, loc="center left",
-                bbox_to_anchor=(1, 0.5), labelcolor=INK_COLOUR)  # fmt: skip
+    if labels is not None:
+        axes.legend(fontsize=8, markerscale=2, frameon=False, ncols=1, loc="center left",
+                    bbox_to_anchor=(1, 0.5), labelcolor=INK_COLOUR)  # fmt: skip
     return _render(figure)
 
 

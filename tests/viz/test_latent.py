@@ -6,6 +6,7 @@ from scipy.spatial.distance import pdist
 from scipy.stats import norm
 
 from gengen.viz import latent
+from gengen.viz.grid import GAP, SAMPLE_COLOUR
 
 RNG = np.random.default_rng(0)
 
@@ -64,11 +65,33 @@ def test_the_manifold_is_at_percentiles():
     np.testing.assert_array_equal(seen[2, 1], pixels([0, low]))
 
 
+def test_the_manifold_of_other_codes_is_at_their_percentiles():
+    codes = np.stack([np.arange(101.0), 200 - np.arange(101.0)], axis=1) / 50
+    seen = cells(latent.manifold(decode, side=3, within=0.8, codes=codes), 3, 3, 2)
+    np.testing.assert_array_equal(seen[1, 1], pixels([1, 3]))
+    np.testing.assert_array_equal(seen[0, 2], pixels([1.8, 3.8]))
+    np.testing.assert_array_equal(seen[2, 0], pixels([0.2, 2.2]))
+
+
+def test_reconstructions_lie_under_their_originals():
+    x, out = RNG.normal(size=(2, 5, 3))
+    seen = cells(latent.reconstructions(decode(x), decode(out), columns=3), 4, 3, 3)
+    np.testing.assert_array_equal(seen[0], pixels(x[:3]))
+    np.testing.assert_array_equal(seen[1], pixels(out[:3]))
+    np.testing.assert_array_equal(seen[2, :2], pixels(x[3:]))
+    np.testing.assert_array_equal(seen[3, :2], pixels(out[3:]))
+    np.testing.assert_array_equal(seen[2:, 2], GAP)  # nothing there
+
+
 def test_a_traversal_moves_one_dimension():
     z = np.array([0.5, -1.0, 2.0])
     seen = cells(latent.traversals(decode, z, dims=(2, 0), num=3, far=2), 2, 3, 3)
     np.testing.assert_array_equal(seen[0, 0], pixels([0.5, -1, -2]))
     np.testing.assert_array_equal(seen[1, 2], pixels([2, -1, 2]))
+    far, centre = np.array([1, 2, 0.5]), np.array([0, 1, -1])
+    seen = cells(latent.traversals(decode, z, dims=(2, 1), num=2, far=far, centre=centre), 2, 2, 3)
+    np.testing.assert_array_equal(seen[0], pixels([[0.5, -1, -1.5], [0.5, -1, -0.5]]))
+    np.testing.assert_array_equal(seen[1], pixels([[0.5, -1, 2], [0.5, 3, 2]]))
     assert latent.traversals(decode, z).shape[0] == 3 * 1 + 2 * 2  # all dimensions
 
 
@@ -102,6 +125,9 @@ def test_a_scatter_has_each_class_s_colour():
         # alpha 0.7 on white
         want = [0.7 * w + 0.3 * 255 for w in want]
         assert (np.abs(hues - want).max(1) < 6).sum() > 50
+    plain = latent.scatter(RNG.normal(size=(90, 3))).reshape(-1, 3).astype(int)
+    want = 0.7 * np.array([int(SAMPLE_COLOUR[i : i + 2], 16) for i in (1, 3, 5)]) + 0.3 * 255
+    assert (np.abs(plain - want).max(1) < 6).sum() > 50  # without labels one colour
 
 
 @pytest.mark.parametrize(
@@ -110,7 +136,9 @@ def test_a_scatter_has_each_class_s_colour():
         (lambda: latent.interpolate([[1.0]], [[1.0, 2.0]], 3), "one shape"),
         (lambda: latent.interpolate([[1.0]], [[np.nan]], 3), "finite"),
         (lambda: latent.manifold(decode, 0), "side = 0"),
+        (lambda: latent.manifold(decode, codes=np.ones((4, 3))), "codes"),
         (lambda: latent.traversals(decode, [1.0], dims=(1,)), "dims"),
+        (lambda: latent.reconstructions(np.ones((2, 4)), np.ones((2, 4))), "one shape"),
         (lambda: latent.attribute([[1.0]], [True]), "some, not all"),
         (lambda: latent.arithmetic(decode, [[1.0]], [1.0, 2.0]), "vector"),
         (lambda: latent.flatten([[1.0, 2, 3]], "umap"), "view"),

@@ -1,0 +1,230 @@
+"""`gengen sample`'s pictures of codes, on tiny runs of every kind of model that has codes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from gengen import trained
+from gengen.cli import latent as pictures
+from gengen.cli import main
+from gengen.data import batch_indices, load, to_batch
+from gengen.vae import cvae, vae
+from gengen.viz import latent
+from tests.processes import settings
+
+SMALL = {
+    "vae": ("channels=4,8", "widths=8", "code=2"),
+    "autoencoder": ("channels=4,8", "code="),
+    "adversarial": ("widths=8", "critic=8", "prior=petals"),
+    "vqvae": ("channels=4,8", "K=8", "D=4"),
+    "stacked": ("widths=6",),
+    "marginalized": (),
+    "ppca": ("k=2",),
+    "gmm": ("K=2",),
+}
+FITTED = ("marginalized", "ppca", "gmm")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Model → run directory; trained when first asked for."""
+    folder, made = tmp_path_factory.mktemp("runs"), {}
+
+    def run(model, data="digits", words=()):
+        name = f"{model}-{data}"
+        if name not in made:
+            made[name] = folder / name
+            line = ["train", model, "--data", data, "--out", str(made[name])]
+            line += settings(words or SMALL[model])
+            line += [] if model in FITTED else ["--steps", "3", "--set", "batch_size=16"]
+            assert main(line) == 0
+        return made[name]
+
+    return run
+
+
+def draw(tmp_path, capsys, source, *words):
+    """The picture, every second pixel of it, and what was said."""
+    out = tmp_path / "x.png"
+    capsys.readouterr()
+    line = ["sample", str(source), *map(str, words), "--out", str(out), "--overwrite"]
+    code = main(line)
+    said = capsys.readouterr().err
+    assert code == 0, said
+    assert str(out) in said
+    with Image.open(out) as image:
+        array = np.asarray(image)
+    return (array if array.ndim == 3 else array[..., None])[::2, ::2], said
+
+
+def opened(run):
+    model = trained.load(run)
+    return model._replace(variables=jax.tree.map(jnp.asarray, model.variables))
+
+
+def held_out(num, seed=0, name="digits:test"):
+    data = load(name)
+    rows = batch_indices(len(data), min(num, len(data)), seed, 0)
+    return to_batch(data.arrays, rows)
+
+
+def cell(picture, row, column, side=8):
+    at = side + 2
+    return picture[at * row : at * row + side, at * column : at * column + side]
+
+
+def pixels(images):
+    return np.rint((np.asarray(images, np.float32) + 1) * 127.5).astype(np.uint8)
+
+
+@pytest.mark.parametrize("model", ["vae", "autoencoder", "adversarial", "vqvae", "stacked", "ppca"])
+def test_reconstructions_of_held_out_examples(model, runs, tmp_path, capsys):
+    """The upper row is the data, pixel by pixel; the lower what the model's own function says."""
+    run = runs(model)
+    seen, said = draw(tmp_path, capsys, run, "--reconstruct", "--num", 7, "--seed", 3)
+    assert "7 examples of digits:test" in said
+    x = held_out(7, seed=3)["image"]
+    m = opened(run)
+    z = m.module.encode(m.cfg, m.variables, x)
+    out = m.module.decode(m.cfg, m.variables, z)
+    for i in range(7):
+        np.testing.assert_array_equal(cell(seen, 0, i), pixels(x[i]))
+        # One level: float32 sums in another order, by another batch size.
+        np.testing.assert_allclose(
+            cell(seen, 1, i).astype(int), pixels(np.clip(out[i], -1, 1)), atol=1
+        )
+
+
+@pytest.mark.parametrize("model", ["vae", "vqvae"])
+def test_interpolations_begin_and_end_at_reconstructions(model, runs, tmp_path, capsys):
+    run = runs(model)
+    seen, _ = draw(tmp_path, capsys, run, "--interpolate", "--num", 3)
+    assert seen.shape[:2] == (3 * 10 - 2, 10 * 10 - 2)
+    x, m = held_out(6)["image"], opened(run)
+    out = m.module.reconstruct(m.cfg, m.variables, x)
+    for i in range(3):
+        for column, k in ((0, i), (9, i + 3)):
+            got = cell(seen, i, column).astype(int)
+            np.testing.assert_allclose(got, pixels(out[k]), atol=1)
+
+
+def test_an_exported_file_draws_as_its_run(runs, tmp_path, capsys):
+    run, file = runs("adversarial"), tmp_path / "aae.safetensors"
+    assert main(["export", str(run), str(file)]) == 0
+    for words in (["--interpolate", "--num", 2], ["--embed", "pca", "--num", 40]):
+        a, _ = draw(tmp_path, capsys, run, *words)
+        b, _ = draw(tmp_path, capsys, file, *words)
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_traversal_is_of_the_dimensions_that_vary_most(runs, tmp_path, capsys):
+    run = runs("autoencoder")  # whose code is a map, 2 × 2 × 16
+    seen, said = draw(tmp_path, capsys, run, "--traverse", "--num", 3)
+    m, x = opened(run), held_out(pictures.LOOKED_AT)["image"]
+    z = np.asarray(m.module.encode(m.cfg, m.variables, x), np.float64).reshape(len(x), -1)
+    dims = np.argsort(-z.std(0))[:3]
+    assert "z[" + ", ".join(map(str, dims)) + "]" in said
+    for row, dim in enumerate(dims):
+        for column, away in ((0, -3), (4, 0), (8, 3)):
+            code = z[0].copy()
+            code[dim] = z[:, dim].mean() + away * z[:, dim].std()
+            code = jnp.asarray(code.reshape(1, 2, 2, 16), jnp.float32)
+            want = pixels(m.module.decode(m.cfg, m.variables, code)[0])
+            got = cell(seen, row, column).astype(int)
+            np.testing.assert_allclose(got, want, atol=1)
+
+
+@pytest.mark.parametrize("model", ["vae", "adversarial", "ppca"])
+def test_a_manifold_lies_at_percentiles_of_the_prior_or_of_the_codes(model, runs, tmp_path, capsys):
+    run = runs(model)
+    seen, said = draw(tmp_path, capsys, run, "--manifold", "--num", 9)
+    m = opened(run)
+    if model == "ppca":  # it names no prior
+        x = held_out(pictures.LOOKED_AT)["image"]
+        z = np.asarray(m.module.encode(m.cfg, m.variables, x))
+        assert "the codes of digits:test" in said
+    elif model == "vae":  # N(0, I): percentiles of 10,000 draws have errors of up to 0.04
+        z = np.random.default_rng(0).normal(size=(10**6, 2))
+    else:
+        z = np.asarray(m.module.draw_prior(m.cfg, jax.random.key(0), 10_000))
+    low, middle, high = np.quantile(z, [0.01, 0.5, 0.99], axis=0)
+    for row, column, code in (
+        (0, 0, (low[0], high[1])), (1, 1, middle), (2, 2, (high[0], low[1]))
+    ):  # fmt: skip
+        code = jnp.asarray(code, jnp.float32)[None]
+        want = np.clip(m.module.decode(m.cfg, m.variables, code)[0], -1, 1)
+        tolerance = 3 if model == "vae" else 1
+        got = cell(seen, row, column).astype(int)
+        np.testing.assert_allclose(got, pixels(want), atol=tolerance)
+
+
+@pytest.mark.parametrize("view", ["pca", "tsne"])
+def test_codes_as_points(view, runs, tmp_path, capsys, monkeypatch):
+    """The points are the codes of held-out examples; each class has its name in the legend."""
+    given = {}
+
+    def scatter(z, labels, classes, *rest):
+        given.update(z=z, labels=labels, classes=classes, view=rest[0])
+        return np.zeros((640, 640, 3), np.uint8) if view == "tsne" else drawn(z, labels, classes)
+
+    drawn = latent.scatter
+    monkeypatch.setattr(latent, "scatter", scatter)
+    run = runs("stacked")
+    seen, said = draw(tmp_path, capsys, run, "--embed", view, "--num", 60)
+    assert seen.shape == (320, 320, 3) and "60 examples of digits:test" in said
+    batch, m = held_out(60), opened(run)
+    want = m.module.encode(m.cfg, m.variables, batch["image"])
+    np.testing.assert_allclose(given["z"], want, atol=1e-6)
+    np.testing.assert_array_equal(given["labels"], batch["label"])
+    assert given["view"] == view and given["classes"] == load("digits").classes
+
+
+def test_vectors_are_points_and_other_data_can_be_given(runs, tmp_path, capsys):
+    run = runs("autoencoder", "mouse", ("code=1",))
+    picture, said = draw(tmp_path, capsys, run, "--reconstruct")
+    assert "50 examples of mouse:test" in said and picture.shape[2] == 3
+    _, said = draw(tmp_path, capsys, run, "--embed", "pca", "--data", "moons", "--num", 30)
+    assert "30 examples of moons" in said
+    np.save(tmp_path / "plain.npy", np.random.default_rng(0).normal(size=(20, 2)))
+    _, said = draw(tmp_path, capsys, run, "--embed", "pca", "--data", tmp_path / "plain.npy")
+    assert "20 examples" in said  # without classes
+
+
+@pytest.mark.parametrize(
+    "model, words, message",
+    [
+        ("vae", "--interpolate --embed pca", "one picture at a time"),
+        ("vae", "--interpolate --num 0", "--num 0"),
+        ("vae", "--interpolate --out x.npz", "must end in .png"),
+        ("vae", "--data digits", "say how"),
+        ("vae", "--reconstruct --data mnist5k", "Config.shape"),
+        ("vae", "--reconstruct --data minst5k", "did you mean 'mnist5k'"),
+        ("marginalized", "--reconstruct", "marginalized has no encode"),
+        ("gmm", "--embed pca", "gmm has no encode"),
+        ("stacked", "--manifold", "codes in the plane"),
+        ("autoencoder", "", "autoencoder does not sample"),
+    ],
+)
+def test_bad_input_is_one_line(model, words, message, runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = runs(model, "mouse" if model == "gmm" else "digits")
+    capsys.readouterr()
+    assert main(["sample", str(run), *words.split()]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error and error.startswith("gengen: "), error
+
+
+def test_a_function_that_asks_for_more_is_not_called():
+    """cvae's encoder wants the class beside the image; vae's the image, and a key if you like."""
+    for module, has in ((cvae, False), (vae, True)):
+        found = pictures._of_an_array(trained.Trained(module, module.Config(), {}, {}), "encode")
+        assert (found is not None) == has
+
+
+def test_pictures_of_vectors_are_refused_where_images_are_meant(runs, tmp_path, capsys):
+    vectors = runs("autoencoder", "mouse", ("code=2",))
+    for flag in ("--interpolate", "--traverse", "--manifold"):
+        assert main(["sample", str(vectors), flag, "--out", str(tmp_path / "x.png")]) == 2
+        assert "vectors" in capsys.readouterr().err
