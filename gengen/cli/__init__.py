@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -260,13 +261,20 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
-        return _fail(error, FAILED)
+        return _fail(_with_cure(error), FAILED)
     except KeyboardInterrupt:
         return _fail("interrupted", FAILED)
     except RuntimeError as error:
         if type(error).__module__.startswith("gengen."):
             return _fail(error, FAILED)
         raise
+
+
+def _with_cure(error: OSError) -> str:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    where = f"{error.filename}: " if error.filename else ""
+    cure = ": free some, then go on with --resume" if full else ""
+    return f"{where}{error.strerror or error}{cure}"
 
 
 def _fail(error: object, code: Literal[1, 2]) -> int:
