@@ -18,12 +18,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import tyro
+from recipe import free_directory, scores
 
-from gengen import evaluation, loop
+from gengen import loop
 from gengen.compile import use_compilation_cache
-from gengen.data import Dataset, load, to_uint8
+from gengen.data import load, to_uint8
 from gengen.diffusion import ddpm
-from gengen.metrics import extractors, judge, memorisation
+from gengen.metrics import judge, memorisation
 from gengen.results import record
 from gengen.viz.grid import grid, save_png
 from gengen.viz.report import write_report
@@ -75,7 +76,8 @@ def main(args: Args) -> None:
     keys = jax.random.split(jax.random.key(args.seed + 1), -(-args.num // 64))
     samples = to_uint8(np.concatenate([draw(state.variables, k) for k in keys])[: args.num])
     save_png(out / "samples.png", grid(samples[:64], columns=8), scale=4)
-    metrics = measure(referee, samples, held_out, real) | scores(samples, train, test)
+    metrics = measure(referee, samples, held_out, real)
+    metrics |= scores(samples, train, test, ("fid", "prdc"))
     metrics["judge's accuracy"] = {"floor": accuracy(referee, held_out, test.arrays["label"])}
     (out / "evaluation.json").write_text(json.dumps({"rows": rows(metrics)}, indent=2))
     report = write_report(out)
@@ -102,17 +104,6 @@ def measure(referee, samples: np.ndarray, held_out: np.ndarray, real: np.ndarray
     return metrics
 
 
-def scores(samples: np.ndarray, train: Dataset, test: Dataset) -> dict:
-    """FID, precision and recall in the features of gengen's own classifier of digits."""
-    extractor = extractors.load("mnist-v1")
-    real, held_out = (evaluation.examples(d.name, d, extractor) for d in (train, test))
-    fake = evaluation.of_samples("samples", samples, extractor)
-    found = evaluation.evaluate(real, fake, extractor, ("fid", "prdc"), held_out)
-    return {
-        s.metric: {"value": round(s.value, 4), "floor": round(s.floor or 0.0, 4)} for s in found
-    }
-
-
 def accuracy(referee, images: np.ndarray, labels: np.ndarray) -> float:
     """Share of real held-out digits that the judge reads rightly."""
     return float(np.mean(judge.probabilities(referee, images).argmax(1) == labels))
@@ -129,12 +120,6 @@ def show(metrics: dict) -> None:
     for name, values in metrics.items():
         value, floor = (f"{values[c]:.3f}" if c in values else "" for c in ("value", "floor"))
         print(f"{name:48}{value:>10}{floor:>16}")
-
-
-def free_directory(path: Path) -> Path:
-    """`path`, or `path`-2, -3, ...: the first that does not exist."""
-    names = [path] + [path.with_name(f"{path.name}-{i}") for i in range(2, 10_000)]
-    return next(p for p in names if not p.exists())
 
 
 if __name__ == "__main__":

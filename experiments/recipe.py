@@ -1,0 +1,196 @@
+"""What the recipes share: their settings, training, scores and the end. Not a recipe itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+
+from gengen import evaluation, loop
+from gengen.cli.train import preview, settings
+from gengen.compile import use_compilation_cache
+from gengen.data import AnyData, Dataset, load, to_batch, to_uint8
+from gengen.metrics import extractors
+from gengen.results import ROOT, record
+from gengen.stages import Stage
+from gengen.types import Method
+from gengen.viz.grid import grid, save_png
+from gengen.viz.report import write_report
+
+START = time.monotonic()
+CHUNK = 250  # examples at a time, through networks
+
+Metrics = Mapping[str, Mapping[str, float]]  # name → "value", and "floor", that of real data
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    """Settings of the recipe."""
+
+    out: Path | None = None
+    """Run directory, new. (default: runs/NAME, or the first free number after it)"""
+    steps: int = 1500
+    """Train steps, of each model or stage."""
+    seed: int = 0
+    """Of everything."""
+    results: bool = False
+    """Write results/NAME.json, and pictures into docs/images."""
+
+
+def run(main: Callable[[Any], None], args: type, description: str | None) -> None:
+    """The command line of a recipe; what goes wrong becomes one line."""
+    use_compilation_cache()
+    try:
+        main(tyro.cli(args, description=description))
+    except (loop.Interrupted, loop.Diverged, ValueError, OSError) as error:
+        sys.exit(f"{Path(sys.argv[0]).stem}: {error}")
+
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+def digits() -> tuple[Dataset, Dataset, np.ndarray]:
+    """mnist5k: train, test, and the test images in [-1, 1], float32 [500, 28, 28, 1]."""
+    train, test = load("mnist5k"), load("mnist5k:test")
+    return train, test, images(test)
+
+
+def images(data: Dataset, num: int | None = None) -> np.ndarray:
+    """The first `num` images of a data set in [-1, 1]: float32 [N, H, W, C]."""
+    rows = np.arange(len(data) if num is None else num, dtype=np.int32)
+    return np.asarray(to_batch(data.arrays, rows)["image"])
+
+
+def in_parts(function: Callable[..., jax.Array], *arrays: np.ndarray) -> np.ndarray:
+    """`function` of arrays [N, ...], so many rows at a time."""
+    parts = range(0, len(arrays[0]), CHUNK)
+    return np.concatenate(
+        [np.asarray(function(*(a[i : i + CHUNK] for a in arrays))) for i in parts]
+    )
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def free_directory(path: Path) -> Path:
+    """`path`, or `path`-2, -3, ...: the first that does not exist."""
+    names = [path] + [path.with_name(f"{path.name}-{i}") for i in range(2, 10_000)]
+    return next(p for p in names if not p.exists())
+
+
+def directory(args: Args, name: str) -> Path:
+    """Where the run goes."""
+    return args.out or free_directory(Path("runs") / name)
+
+
+def train(
+    module: ModuleType,
+    cfg: Any,
+    data: AnyData,
+    out: Path,
+    args: Args,
+    model: Method | Sequence[Stage] | None = None,
+) -> Any:
+    """Train a model for `args.steps` steps, or so many of each stage, in the run directory `out`.
+
+    Args:
+        module: of the model.
+        cfg: its Config.
+        data: to train on.
+        out: a new directory.
+        args: steps and seed.
+        model: the module's method; or another of its methods, or its stages.
+
+    Returns:
+        Its last state; of stages, a dict of them by name.
+    """
+    if model is None:
+        model = module.method(cfg)
+    assert model is not None
+    steps = args.steps * (1 if isinstance(model, Method) else len(model))
+    return loop.run(
+        model, data, out=out, steps=steps, batch_size=cfg.batch_size, seed=args.seed,
+        settings=settings(module, cfg), preview=preview(module, cfg),
+        preview_every=max(1, steps // 5),
+    )  # fmt: skip
+
+
+# --- scores --------------------------------------------------------------------------------------
+
+
+def draw(num: int, sampler: Callable[[jax.Array, int], Any], seed: int) -> np.ndarray:
+    """`num` samples, `CHUNK` at a time: uint8."""
+    keys = jax.random.split(jax.random.key(seed + 1), -(-num // CHUNK))
+    return to_uint8(np.concatenate([np.asarray(sampler(key, CHUNK)) for key in keys])[:num])
+
+
+def scores(
+    samples: np.ndarray, real: Dataset, held_out: Dataset, metrics: Sequence[str] = ("fid",)
+) -> dict[str, dict[str, float]]:
+    """Samples, uint8, against training images, in the features of the data's own classifier.
+
+    The floor is the same of held-out images, as many as there are samples.
+    """
+    extractor = extractors.load(extractors.suited(real.name, real.shape))
+    reference, others = (evaluation.examples(d.name, d, extractor) for d in (real, held_out))
+    fake = evaluation.of_samples("samples", samples, extractor)
+    found = evaluation.evaluate(reference, fake, extractor, metrics, others)
+    return {
+        s.metric: {"value": round(s.value, 4), "floor": round(s.floor or 0.0, 4)} for s in found
+    }
+
+
+def error(x: np.ndarray, out: np.ndarray) -> dict[str, float]:
+    """Mean squared error of a pixel, images in [-1, 1]."""
+    return {"value": float(np.mean((x - out) ** 2))}
+
+
+# --- the end -------------------------------------------------------------------------------------
+
+
+def rows_of(path: Path, *rows: Any, scale: int = 3) -> None:
+    """A picture of images, [N, H, W, C] in each row."""
+    save_png(path, grid(np.concatenate([np.asarray(r) for r in rows]), len(rows[0])), scale=scale)
+
+
+def finish(name: str, out: Path, metrics: Metrics, args: Args, shown: Sequence[str] = ()) -> None:
+    """Evaluation, report, and the figures on the screen; with --results, what is committed.
+
+    Args:
+        name: of the result.
+        out: the run directory.
+        metrics: what was measured.
+        args: of the recipe.
+        shown: pictures in `out`, NAME.png, that go into docs/images.
+    """
+    table = {k: {c: round(float(v), 4) for c, v in row.items()} for k, row in metrics.items()}
+    listed = [{"name": k, **row} for k, row in table.items()]
+    (out / "evaluation.json").write_text(json.dumps({"rows": listed}, indent=2))
+    report, seconds = write_report(out), time.monotonic() - START
+    if args.results:
+        record(name, out, table, seconds)
+        for picture in shown:
+            shutil.copy(out / f"{picture}.png", ROOT / "docs" / "images" / f"{name}_{picture}.png")
+    print(lines(name, {"seed": args.seed, "seconds": round(seconds, 1), "metrics": table}))
+    print(f"\npictures  {out}\nreport    {report}")
+
+
+def lines(name: str, result: Mapping[str, Any]) -> str:
+    """What the header of a recipe says of the content of results/NAME.json."""
+    head = f"Expected, as measured (results/{name}.json), seed {result['seed']}, two CPU cores, "
+    rows = [
+        f"    {metric:<66}{row['value']:>9.4g}"
+        + (f"  (real: {row['floor']:.4g})" if "floor" in row else "")
+        for metric, row in result["metrics"].items()
+    ]
+    return "\n".join([f"{head}{result['seconds']:.0f} s:", "", *rows])
