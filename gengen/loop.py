@@ -25,6 +25,7 @@ from gengen.stages import Stage, check_stages
 from gengen.steps import accumulate, skip_nonfinite
 from gengen.stopping import Interrupted, stop_signals
 from gengen.types import Batch, InputError, Key, Method, PyTree, TrainState
+from gengen.validation import NO_VALIDATION, Best, Validation
 from gengen.viz.grid import picture, save_png
 from gengen.viz.report import write_report
 from gengen.watch import Diverged, Profiler, Record, say
@@ -74,6 +75,7 @@ class _Run(NamedTuple):
     inner: int
     engine: Engine
     draw: Callable[[dict[str, TrainState], int], np.ndarray | None]  # uint8 [H, W, C]
+    validation: Validation
 
 
 def run(
@@ -90,6 +92,7 @@ def run(
     log_every: int | None = None,
     save_every: int | None = None,
     preview_every: int | None = None,
+    validation: Validation = NO_VALIDATION,
     engine: Engine = Engine(),  # noqa: B008  frozen
 ) -> Any:
     """Train `model` on `data` for `steps` steps, in the run directory `out`.
@@ -109,10 +112,12 @@ def run(
             in all. This and the next two are rounded up to multiples of `engine.inner`.
         save_every: steps between checkpoints; if None, as before, or 10 in all.
         preview_every: steps between pictures; if None, as before, or 8 in all.
+        validation: scores the state on other data, keeps the best, may end the training early.
         engine: how the steps are run.
 
     Returns:
-        The last `TrainState`, one copy of it; of stages, a dict of them by name.
+        The last `TrainState`, one copy of it, or with `validation` the best one; of stages, a dict
+        of them by name.
 
     Raises:
         InputError: for settings that cannot work; nothing is written then.
@@ -127,6 +132,8 @@ def run(
         stages = [Stage("", model)]
     else:
         check_stages(stages := list(model))
+        if validation.every:
+            raise InputError("validation is of models of one stage: this has several")
     plan = _shares(steps, [stage.share for stage in stages])
     inner = min(engine.inner or default_inner(), *plan)
     num_devices = len(devices_for(engine.mode, engine.num_devices))
@@ -153,7 +160,7 @@ def run(
                     return _save_picture(drawn, data, out, step)
             return None
 
-        this = _Run(out, data, seed, batch_size, steps, due, inner, engine, draw)
+        this = _Run(out, data, seed, batch_size, steps, due, inner, engine, draw, validation)
         before: dict[str, TrainState] = {}
         for number, (stage, length) in enumerate(zip(stages, plan, strict=True)):
             before[stage.name] = _run_stage(this, number, stage, before, sum(plan[:number]), length)
@@ -178,9 +185,11 @@ def _run_stage(
         state = stage.start(before, method.init(init_key, some))
     start = int(state.step)
     label = f"{run.out}, {stage.name}" if stage.name else str(run.out)
-    if start >= length:
-        say(f"{label} has {start} steps already: nothing to do")
-        return state
+    best = Best(run.out, run.validation, train_key, start)
+    if start >= length or best.is_over:
+        why = f", {best.words}" if best.is_over else ""
+        say(f"{label} has {start} steps already{why}: nothing to do")
+        return best.state(state, say)
     if start:
         say(f"resuming {label} at step {start}")
     steps, part = range(start, length), distributed.my_part(run.batch_size)
@@ -193,7 +202,10 @@ def _run_stage(
         workers=run.engine.workers,
     ) as source:
         compiled = _compiled(method, source, run)
-        return _train(run, stage.name, before, compiled, train_key, state, source, offset, length)
+        end = _train(
+            run, stage.name, before, compiled, train_key, state, source, offset, length, best
+        )
+    return best.state(end, say)
 
 
 def _compiled(method: Method, source: Feed, run: _Run) -> dict[int, CompiledStep]:
@@ -216,10 +228,12 @@ def _train(
     source: Feed,
     offset: int,
     length: int,
+    best: Best,
 ) -> TrainState:
     """The steps from `state` to `length`, with what is due between them; one copy of the end.
 
-    The run's own count, in logs and pictures, is `offset` ahead of the stage's.
+    `best` may end them earlier. The run's own count, in logs and pictures, is `offset` ahead of
+    the stage's.
     """
     step, inner, every = int(state.step), run.inner, run.every
     put, get = compiled[1].put, compiled[1].get
@@ -227,8 +241,8 @@ def _train(
     profiler = Profiler(run.out / "profile", step + 3 * inner, run.engine.profile)
     record = Record(run.out, offset + step, run.total, run.batch_size, run.engine.tensorboard)
     folder = run.out / "checkpoints" / name
-    with record, Checkpoints(folder) as checkpoints, stop_signals() as stop:
-        while step < length:
+    with record, best, Checkpoints(folder) as checkpoints, stop_signals() as stop:
+        while step < length and not best.is_over:
             # Chunks lie on multiples of `inner`: a resumed run cuts time as an unbroken one does.
             k = inner if step % inner == 0 and step + inner <= length else 1
             profiler.step(step)
@@ -238,20 +252,27 @@ def _train(
             step += k
             record.add(k, metrics)
             stopping = distributed.asked_to_stop(step, stop)  # asked once: it may come at any line
-            last = step == length or stopping
+            better = False
+            if best.is_due(step, k):
+                with record.paused():
+                    better = best.score(get(state))
+            end = step == length or best.is_over
+            last = end or stopping
             if last or step % every["log"] == 0:
                 _write(record, offset + step, folder)
-            if last or step % every["save"] == 0:
+            if last or better or step % every["save"] == 0:
                 with record.paused():
                     checkpoints.save(get(state))
-            if step == length or step % every["preview"] == 0:
+            if end or step % every["preview"] == 0:
                 with record.paused():
                     record.picture(run.draw({**before, name: get(state)}, offset + step), step)
-            if stopping and offset + step < run.total:
+            if stopping and not best.is_over and offset + step < run.total:
                 raise Interrupted(
                     f"stopped at step {offset + step} of {run.total}; checkpoint saved in {run.out}"
                 )
         profiler.close()
+    if best.is_over:
+        say(f"{run.out} ends at step {step}: {best.words}")
     return get(state)
 
 

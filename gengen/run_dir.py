@@ -185,7 +185,8 @@ class MetricsLog:
 
     def __init__(self, path: Path, step: int):
         rows = [row for row in read_metrics(path) if row["step"] <= step]
-        self.seconds = rows[-1]["seconds"] if rows else 0.0  # of training, before this session
+        # Of training, before this session.
+        self.seconds = rows[-1].get("seconds", 0.0) if rows else 0.0
         part = path.with_suffix(".part")
         part.write_text("".join(json.dumps(row) + "\n" for row in rows))
         os.replace(part, path)

@@ -22,6 +22,7 @@ from gengen.config import from_json
 from gengen.errors import InputError
 from gengen.tensors import flat, nested
 from gengen.types import PyTree
+from gengen.validation import FOLDER as BEST
 
 SUFFIX = ".safetensors"
 _KEY = "gengen"  # of the settings in the metadata
@@ -44,7 +45,9 @@ class Trained(NamedTuple):
 
 
 def load(path: str | Path, say: Callable[[str], None] = lambda line: None) -> Trained:
-    """Read a run directory's newest valid checkpoint, or an exported file.
+    """Read a run directory's newest valid checkpoint, or its best, or an exported file.
+
+    The best, if the run was validated (`gengen.validation`).
 
     Args:
         path: of either.
@@ -58,7 +61,9 @@ def load(path: str | Path, say: Callable[[str], None] = lambda line: None) -> Tr
         variables, settings = _read(path)
     else:
         settings = run_dir.read(path)
-        variables = _from_run(path / "checkpoints", say)
+        variables = restore_variables(path / BEST, say)
+        if variables is None:
+            variables = _from_run(path / "checkpoints", say)
         if variables is None:
             raise InputError(f"{path} has no checkpoint yet: train it further")
     module = discover.module(settings["model"])

@@ -89,6 +89,13 @@ class Train:
     """How many processes there are."""
     process_id: int | None = None
     """Which this is, from 0."""
+    hold_out: Annotated[float | None, default("none")] = None
+    """A share of the data, such as 0.1, that is not trained on: -log_prob of it is looked at, and
+    the state where it is lowest is what the run gives."""
+    patience: int | None = None
+    """End after so many looks at it without a lower value."""
+    validate_every: Annotated[int | None, default("steps / 50")] = None
+    """Steps from one look to the next."""
     log_every: Annotated[int | None, default("steps / 200, or as before a resume")] = None
     """Steps between lines of metrics.jsonl."""
     save_every: Annotated[int | None, default("steps / 10")] = None

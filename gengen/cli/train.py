@@ -12,8 +12,9 @@ from gengen import discover, distributed, loop, run_dir
 from gengen.closed_form import fit_run
 from gengen.compile import use_compilation_cache
 from gengen.config import configure, from_json
-from gengen.data import AnyData, DataOptions, open_data
+from gengen.data import AnyData, DataOptions, Dataset, open_data
 from gengen.errors import InputError
+from gengen.validation import NO_VALIDATION, Validation, nats, split
 
 if TYPE_CHECKING:
     from gengen.cli import Train
@@ -33,7 +34,11 @@ def train(args: Train) -> None:
     data = open_data(_first(args.data, old.get("data", {}).get("name"), "mnist5k"), options)
     cfg = _config(module, data, args.set, old)
     use_compilation_cache()
+    validation, how = NO_VALIDATION, _validation(args, steps, old)
+    if how:
+        data, validation = _held_out(data, module, cfg, **how)
     about = settings(module, cfg, old.get("config")) | {"data_options": dataclasses.asdict(options)}
+    about |= {"validation": how} if how else {}
     if hasattr(module, "fit"):
         if args.resume:
             raise InputError(f"{args.model} is fitted at once: there is nothing to resume")
@@ -54,6 +59,7 @@ def train(args: Train) -> None:
                 log_every=args.log_every,
                 save_every=args.save_every,
                 preview_every=args.preview_every,
+                validation=validation,
                 engine=_engine(args, old.get("engine", {})),
             )
         except loop.Interrupted as stop:
@@ -61,6 +67,29 @@ def train(args: Train) -> None:
             raise loop.Interrupted(f"{stop}; to go on: {again}") from None
     if distributed.is_main():
         print(f"report: {out / 'report.html'}", file=sys.stderr)
+
+
+def _validation(args: Train, steps: int, old: dict[str, Any]) -> dict[str, Any]:
+    """How the run is validated: {} if not at all."""
+    before = old.get("validation", {})
+    share = _first(args.hold_out, before.get("hold_out"), 0.0)
+    if not share:
+        if args.patience or args.validate_every:
+            raise InputError("--patience and --validate-every need --hold-out, such as 0.1")
+        return {}
+    every = _first(args.validate_every, before.get("every"), max(1, steps // 50))
+    patience = args.patience if args.patience is not None else before.get("patience")
+    return {"hold_out": share, "every": every, "patience": patience}
+
+
+def _held_out(
+    data: AnyData, module: ModuleType, cfg: Any, hold_out: float, every: int, patience: int | None
+) -> tuple[Dataset, Validation]:
+    """What is trained on, and what is made of the rest."""
+    if not isinstance(data, Dataset):
+        raise InputError("--hold-out splits data in memory: this is a stream")
+    data, rest = split(data, hold_out)
+    return data, Validation(nats(module, cfg, rest), every, patience)
 
 
 def _options(old: dict[str, Any]) -> DataOptions:

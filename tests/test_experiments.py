@@ -1,0 +1,177 @@
+"""Recipes: they run, their headers say what was measured, and what they compare with is right."""
+
+import importlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "experiments"
+QUICK = ("autoencoder_mnist5k", "gmm_mouse", "stacked_mnist5k")
+SLOW = ("aae_mnist5k", "beta_vae", "cvae", "denoising_mnist5k", "domain_adaptation", "vae", "vqvae")
+SMALL = {"vae_fashion": ("--num", "20", "--samples", "250", "--seeds", "2")}
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    """A recipe's module by its name: recipes find each other beside themselves."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module
+
+
+def ran(name: str, out: Path) -> str:
+    """What a recipe prints after 3 steps, in a process of its own with the usual devices."""
+    words = [sys.executable, FOLDER / f"{name}.py", "--steps", "3", "--out", out]
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    done = subprocess.run(
+        [*words, *SMALL.get(name, ())], capture_output=True, text=True, env=env, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_recipe_runs(name, tmp_path):
+    check_run(name, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*SLOW, *SMALL])
+def test_a_longer_recipe_runs(name, tmp_path):
+    check_run(name, tmp_path / "run")
+
+
+def check_run(name: str, out: Path) -> None:
+    printed = ran(name, out)
+    rows = json.loads((out / "evaluation.json").read_text())["rows"]
+    assert rows and all(row["name"] in printed for row in rows)
+    assert all(np.isfinite([v for k, v in row.items() if k != "name"]).all() for row in rows)
+    assert (out / "report.html").exists()
+
+
+def test_a_taken_directory_is_one_line(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "something").touch()
+    words = [sys.executable, FOLDER / "gmm_mouse.py", "--out", tmp_path / "run"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("gmm_mouse: ") and done.stderr.count("\n") == 1
+
+
+def test_headers_say_what_was_measured(recipe):
+    """Word for word what results/NAME.json holds, for all that a recipe of `recipe.py` wrote."""
+    checked = 0
+    for path in FOLDER.glob("*.py"):
+        source = path.read_text()
+        if "\nfrom recipe import" not in source or "\nNAME = " not in source:
+            continue
+        module = recipe(path.stem)
+        result = json.loads((ROOT / "results" / f"{module.NAME}.json").read_text())
+        assert recipe("recipe").lines(module.NAME, result) in module.__doc__, path.name
+        checked += 1
+    assert checked >= 11
+
+
+def test_free_directory(recipe, tmp_path):
+    free = recipe("recipe").free_directory
+    assert free(tmp_path / "a") == tmp_path / "a"
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a-2").mkdir()
+    assert free(tmp_path / "a") == tmp_path / "a-3"
+
+
+def test_in_parts_is_the_whole(recipe):
+    x, y = np.random.default_rng(0).random((2, 601, 3))  # two whole parts and one of 101
+    np.testing.assert_array_equal(recipe("recipe").in_parts(lambda a, b: a - b, x, y), x - y)
+
+
+def test_pca_is_scikit_learns(recipe):
+    from sklearn.decomposition import PCA
+
+    draw = np.random.default_rng(0)
+    seen = np.tanh(draw.normal(size=(60, 4, 5, 1)))
+    x = np.tanh(draw.normal(size=(9, 4, 5, 1)))
+    model = PCA(3).fit(seen.reshape(60, -1))
+    wanted = model.inverse_transform(model.transform(x.reshape(9, -1))).clip(-1, 1)
+    got = recipe("autoencoder_mnist5k").pca(seen, x, 3)
+    # float32 at the end, of numbers up to 1: half an ulp is 3e-8.
+    np.testing.assert_allclose(got.reshape(9, -1), wanted, atol=1e-6)
+
+
+def test_no_other_linear_filter_beats_wieners(recipe):
+    """On the data that it is made of, with all noise averaged out, it is a minimum: any change of W
+    costs. E ‖(x + σε - μ)W - (x - μ)‖² = tr((W - I)ᵀ S (W - I)) + σ² tr(WᵀW).
+    """
+    draw = np.random.default_rng(0)
+    seen, sigma = 0.2 * draw.normal(size=(40, 2, 3, 1)), 0.3
+    wiener = recipe("denoising_mnist5k").wiener
+    mean, flat = seen.mean(0), seen.reshape(40, -1)
+    S = np.cov(flat.T, ddof=0)
+    # The filter is affine, and within [-1, 1] here: its matrix is read off the unit vectors.
+    W = wiener(seen, mean + 0.1 * np.eye(6).reshape(6, 2, 3, 1), sigma) - mean
+    W = W.reshape(6, 6).astype(np.float64) / 0.1
+
+    def cost(W: np.ndarray) -> float:
+        return np.trace((W - np.eye(6)).T @ S @ (W - np.eye(6))) + sigma**2 * np.trace(W.T @ W)
+
+    for _ in range(20):  # a change of 1e-2 costs at least σ² 1e-4; float32 errs by 1e-6 squared
+        change = draw.normal(size=(6, 6))
+        assert cost(W + 1e-2 * change / np.linalg.norm(change)) > cost(W)
+
+
+def test_parts_are_renamed_for_the_best(recipe):
+    y, known = np.array([0, 0, 1, 2, 2, 3]), np.array([1, 1, 1, 1, 1, 0], bool)
+    parts = np.array([2, 2, 0, 1, 1, 1])
+    np.testing.assert_array_equal(recipe("gmm_mouse").renamed(parts, y, known), [0, 0, 1, 2, 2, 2])
+    for order in itertools.permutations(range(3)):
+        got = recipe("gmm_mouse").renamed(np.array(order)[parts], y, known)
+        np.testing.assert_array_equal(got, [0, 0, 1, 2, 2, 2])
+
+
+def test_a_ring_is_two_deviations_away(recipe):
+    L = np.linalg.cholesky([[2.0, 0.6], [0.6, 1.0]])
+    d = recipe("gmm_mouse").ring(np.array([1.0, -2.0]), L) - [1.0, -2.0]
+    found = np.einsum("ni,ij,nj->n", d, np.linalg.inv(L @ L.T), d)  # Mahalanobis, squared
+    np.testing.assert_allclose(found, 4, rtol=1e-12)
+
+
+def test_the_box_of_a_digit(recipe):
+    """8 × 8 means of the 20 × 20 box in the middle."""
+    data = recipe("gengen.data").load("mnist5k:test")
+    small = recipe("domain_adaptation").boxed("mnist5k:test").arrays["image"]
+    assert small.shape == (500, 8, 8, 1) and small.dtype == np.uint8
+    # A cell is 2½ pixels wide: cells 0 and 1 of both sides are pixels 4..8, whose mean is theirs.
+    wanted = data.arrays["image"][:, 4:9, 4:9, 0].mean((1, 2))
+    got = small[:, :2, :2, 0].mean((1, 2))
+    assert np.abs(got - wanted).max() <= 0.5  # each cell is rounded
+    assert wanted.max() > 50
+
+
+def test_binary_test_images_are_numpys(recipe):
+    """As the header says to others; each grey level's mean is right, and black stays black."""
+    from gengen.data import Dataset
+
+    v = np.repeat(np.array([0, 64, 255], np.uint8), 784).reshape(3, 28, 28, 1)
+    x = recipe("vae_fashion").binarised(Dataset("levels", {"image": v}))
+    b = np.random.default_rng(0).random((3, 28, 28, 1)) < v / 255
+    np.testing.assert_array_equal(x, 2.0 * b - 1)
+    assert x.dtype == np.float32
+    # The mean of 784 draws of probability 1/4 has a deviation of 0.0155: within 4 of them.
+    np.testing.assert_allclose(b.mean((1, 2, 3)), [0, 64 / 255, 1], atol=0.062)
+
+
+def test_binarising_leaves_binary_images_alone():
+    import jax
+
+    from gengen.vae import vae
+
+    x = np.where(np.random.default_rng(0).random((5, 4, 4, 1)) < 0.5, 1.0, -1.0)
+    x = jax.numpy.asarray(x, jax.numpy.float32)
+    seen = vae.observed(vae.Config(shape=(4, 4, 1)), x, jax.random.key(0))
+    np.testing.assert_array_equal(seen, x)
