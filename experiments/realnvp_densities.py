@@ -4,7 +4,12 @@ What is lost by a map that is continuous: between two moons, or eight squares, a
 density stays. The score is -ln p of held-out points, in nats; real: the entropy, where a formula
 gives it (of the checkerboard ln of its area, of the ring ln 8 + 1 + ln 2πσ²).
 
-EXPECTED
+Expected, as measured (results/realnvp_densities.json), seed 0, two CPU cores, 108 s:
+
+    nats, moons                                                           2.397
+    nats, checkerboard                                                    3.613  (real: 3.466)
+    nats, swiss_roll                                                      2.749
+    nats, ring8                                                         -0.7597  (real: -2.907)
 """
 
 from __future__ import annotations
@@ -56,8 +61,8 @@ def main(args: Settings) -> None:
         row = {"value": float(nats.mean())}
         metrics[f"nats, {name}"] = row | ({"floor": ENTROPY[name]} if name in ENTROPY else {})
         learnt.append(Learnt(name, x, state.variables))
-    draw_all(out / "densities.png", cfg, learnt, args.seed)
-    finish(NAME, out, metrics, args, ["densities"])
+    draw_all(out / "maps.png", cfg, learnt, args.seed)
+    finish(NAME, out, metrics, args, ["maps"])
 
 
 def draw_all(path: Path, cfg: realnvp.Config, learnt: list[Learnt], seed: int) -> None:
