@@ -12,7 +12,7 @@ import numpy as np
 from gengen import rng
 from gengen.autoencoder import adversarial, autoencoder, denoising
 from gengen.diffusion import ddpm
-from gengen.flow import realnvp
+from gengen.flow import flow_gan, realnvp
 from gengen.gan import wgan
 from gengen.types import Batch, Method
 from gengen.vae import cvae, hvi, vae, vqvae
@@ -93,6 +93,12 @@ CASES = {
     ),
     "ddpm-vectors": Case(
         "ddpm", ddpm.Config(shape=(2,), T=20, width=16, batch_size=16), ddpm.method, ddpm.sample
+    ),
+    "flow_gan": Case(
+        "flow_gan",
+        flow_gan.Config(shape=(2,), couplings=2, widths=(8,), critic_widths=(8,), batch_size=40),
+        flow_gan.method,
+        flow_gan.sample,
     ),
     "realnvp": Case(
         "realnvp",

@@ -277,9 +277,14 @@ def to_line(cfg: Config, x: Array, u: Array) -> tuple[Array, Array]:
     return logit, jnp.sum(log_slope.reshape(len(x), -1), axis=1)
 
 
+def to_unit(cfg: Config, logit: Array) -> Array:
+    """Dequantised pixels of these logits, 2y - 1: in [-1, 1], or a little outside."""
+    return 2 * (jax.nn.sigmoid(logit) - cfg.alpha) / (1 - 2 * cfg.alpha) - 1
+
+
 def to_image(cfg: Config, logit: Array) -> Array:
     """The pixels whose dequantised values have these logits, in [-1, 1]."""
-    y = (jax.nn.sigmoid(logit) - cfg.alpha) / (1 - 2 * cfg.alpha)
+    y = (to_unit(cfg, logit) + 1) / 2
     v = jnp.clip(jnp.floor(y * LEVELS), 0, LEVELS - 1)
     return v * (2 / (LEVELS - 1)) - 1
 
@@ -306,7 +311,8 @@ def inverse(cfg: Config, variables: PyTree, z: ArrayLike) -> tuple[Array, Array]
     return found
 
 
-def _log_density(cfg: Config, variables: PyTree, x: Array, key: Key) -> Array:
+def log_density(cfg: Config, variables: PyTree, x: Array, key: Key) -> Array:
+    """`log_prob`, for a loss."""
     slope = jnp.zeros(len(x))
     if len(cfg.shape) == 3:
         x, slope = to_line(cfg, x, rng.uniform(key, x.shape))
@@ -315,7 +321,7 @@ def _log_density(cfg: Config, variables: PyTree, x: Array, key: Key) -> Array:
     return log_normal - log_det + slope
 
 
-_compiled_log_prob = jax.jit(_log_density, static_argnums=0)
+_compiled_log_prob = jax.jit(log_density, static_argnums=0)
 
 
 def log_prob(cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None) -> Array:
@@ -349,26 +355,34 @@ def _sample(cfg: Config, variables: PyTree, key: Key, num: int) -> Array:
     return to_image(cfg, x) if len(cfg.shape) == 3 else x
 
 
+def init_variables(cfg: Config, key: Key, batch: Batch) -> PyTree:
+    """The flow's first variables; ActNorm's are those that whiten the batch."""
+    x = check_shape(batch, cfg.shape)
+    if len(cfg.shape) == 3:
+        x, _ = to_line(cfg, x, jax.random.uniform(key, x.shape))
+    return RealNVP(cfg).init(key, x, method="to_z")
+
+
 def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Method:
     """Climb ln p(x); `tx` in the place of Adam.
 
     Metrics: `loss`, -ln p(x) in nats per example; of images `bits_per_dim` too.
     """
 
-    def init_variables(key: Key, batch: Batch) -> PyTree:
-        x = check_shape(batch, cfg.shape)
-        if len(cfg.shape) == 3:
-            x, _ = to_line(cfg, x, jax.random.uniform(key, x.shape))
-        return RealNVP(cfg).init(key, x, method="to_z")
-
     def loss(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
         x = check_shape(batch, cfg.shape)
-        nats = -jnp.mean(_log_density(cfg, {"params": params, **mutables}, x, key))
+        nats = -jnp.mean(log_density(cfg, {"params": params, **mutables}, x, key))
         metrics: Metrics = {}
         if len(cfg.shape) == 3:
             metrics["bits_per_dim"] = nats / float(np.log(2) * np.prod(cfg.shape))
         return nats, (metrics, mutables)
 
+    return close(
+        partial(init_variables, cfg), with_ema(descent(loss, tx or optimizer(cfg)), cfg.ema_decay)
+    )
+
+
+def optimizer(cfg: Config) -> optax.GradientTransformation:
+    """Adam, after clipping the gradient."""
     adam = optax.inject_hyperparams(optax.adam)(cfg.learning_rate)
-    tx = tx or optax.chain(optax.clip_by_global_norm(cfg.clip_norm), adam)
-    return close(init_variables, with_ema(descent(loss, tx), cfg.ema_decay))
+    return optax.chain(optax.clip_by_global_norm(cfg.clip_norm), adam)
