@@ -24,6 +24,7 @@ import numpy as np
 import optax
 import tyro
 from matplotlib.figure import Figure
+from threadpoolctl import threadpool_limits
 
 from gengen import run_dir
 from gengen.autoencoder import autoencoder, marginalized
@@ -165,7 +166,8 @@ def of_marginalized(x: np.ndarray, args: Args) -> dict[str, Any]:
         found = np.float64(marginalized.fit_copies(x, m, cfg, seed)["W"])
         return float(np.linalg.norm(found - W) / np.linalg.norm(W))
 
-    errors = [[error(m, args.seed + i) for i in range(args.seeds)] for m in sizes]
+    with threadpool_limits(1):  # of so small matrices threads are slower by much
+        errors = [[error(m, args.seed + i) for i in range(args.seeds)] for m in sizes]
     power = np.polyfit(np.log(sizes), np.log(np.mean(errors, axis=1)), 1)[0]
     return {"m": sizes, "error": errors, "power": float(power)}
 
