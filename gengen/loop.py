@@ -201,9 +201,8 @@ def _run_stage(
         part=part,
         workers=run.engine.workers,
     ) as source:
-        compiled = _compiled(method, source, run)
         end = _train(
-            run, stage.name, before, compiled, train_key, state, source, offset, length, best
+            run, stage.name, before, method, train_key, state, source, offset, length, best
         )
     return best.state(end, say)
 
@@ -222,7 +221,7 @@ def _train(
     run: _Run,
     name: str,
     before: dict[str, TrainState],
-    compiled: dict[int, CompiledStep],
+    method: Method,
     key: Key,
     state: TrainState,
     source: Feed,
@@ -236,10 +235,12 @@ def _train(
     the stage's.
     """
     step, inner, every = int(state.step), run.inner, run.every
+    compiled = _compiled(method, source, run)
     put, get = compiled[1].put, compiled[1].get
     state, resident = put(state), tuple(map(put, source.resident))
     profiler = Profiler(run.out / "profile", step + 3 * inner, run.engine.profile)
-    record = Record(run.out, offset + step, run.total, run.batch_size, run.engine.tensorboard)
+    place = (run.out, offset + step, run.total, run.batch_size)
+    record = Record(*place, run.engine.tensorboard, method.warn)
     folder = run.out / "checkpoints" / name
     with record, best, Checkpoints(folder) as checkpoints, stop_signals() as stop:
         while step < length and not best.is_over:

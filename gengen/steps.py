@@ -18,7 +18,7 @@ of the parameters of *all* players; who moves is the step's affair.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -232,12 +232,17 @@ def with_ema(step: Step, decay: float, warmup: bool = True) -> Step:
     return Step(init, update)
 
 
-def method(init_variables: Callable[[Key, Batch], dict[str, PyTree]], step: Step) -> Method:
+def method(
+    init_variables: Callable[[Key, Batch], dict[str, PyTree]],
+    step: Step,
+    warn: Callable[[Mapping[str, float]], Sequence[str]] = lambda metrics: (),
+) -> Method:
     """Close a step into a model that can be trained.
 
     Args:
         init_variables: (key, batch) -> Flax variables: "params", and collections of mutables.
         step: what one train step does.
+        warn: see `Method`.
     """
 
     def init(key: Key, batch: Batch) -> TrainState:
@@ -251,7 +256,7 @@ def method(init_variables: Callable[[Key, Batch], dict[str, PyTree]], step: Step
         return state.replace(step=state.step + 1), metrics
 
     # Linen's init is slow when eager, and it runs once.
-    return Method(jax.jit(init, compiler_options=run_once_options()), train_step)
+    return Method(jax.jit(init, compiler_options=run_once_options()), train_step, warn)
 
 
 def accumulate(method: Method, n: int) -> Method:
@@ -294,7 +299,8 @@ def while_traced(method: Method, entered: Callable[[], Any]) -> Method:
 
     # Not the jitted `init`: its trace may have been taken outside of the context.
     init = wrapped(getattr(method.init, "__wrapped__", method.init))
-    return Method(jax.jit(init, compiler_options=run_once_options()), wrapped(method.train_step))
+    init = jax.jit(init, compiler_options=run_once_options())
+    return method._replace(init=init, train_step=wrapped(method.train_step))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ A model is two pure functions, `init` and `train_step` (a `Method`); its state i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -49,17 +49,20 @@ class TrainState(struct.PyTreeNode):
 
 
 class Method(NamedTuple):
-    """A trainable model: two pure functions.
+    """A trainable model: two pure functions, and what it knows of its own failing.
 
     Attributes:
         init: (key, batch) -> the state at step 0. The batch tells shapes, and some models their
             first scales.
         train_step: (key, state, batch) -> the next state and scalar metrics. The step's own key is
             derived from `key` and `state.step`, so one key serves a whole run.
+        warn: mean metrics since the last line of the log -> what is wrong with the training, a
+            sentence each with the measured quantity; nothing if it is well.
     """
 
     init: Callable[[Key, Batch], TrainState]
     train_step: Callable[[Key, TrainState, Batch], tuple[TrainState, Metrics]]
+    warn: Callable[[Mapping[str, float]], Sequence[str]] = lambda metrics: ()
 
 
 def example_shape(batch: Batch) -> Shape:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from gengen import run_dir
 from gengen.types import InputError, Metrics
+
+Warn = Callable[[Mapping[str, float]], Sequence[str]]
 
 
 class Diverged(RuntimeError):
@@ -34,7 +36,9 @@ class Record:
     Every process looks; process 0 writes.
     """
 
-    def __init__(self, out: Path, step: int, steps: int, batch_size: int, tensorboard: bool):
+    def __init__(
+        self, out: Path, step: int, steps: int, batch_size: int, tensorboard: bool, warn: Warn
+    ):
         main = jax.process_index() == 0
         self._log = run_dir.MetricsLog(out / "metrics.jsonl", step) if main else None
         self._board = _event_writer(out / "tensorboard", step) if main and tensorboard else None
@@ -45,7 +49,7 @@ class Record:
             disable=None if main else True,
             dynamic_ncols=True,
         )
-        self._batch_size = batch_size
+        self._batch_size, self._warn, self._warned = batch_size, warn, 0
         self._pending: list[tuple[int, Metrics]] = []
         self._seconds, self._since = (0.0, time.monotonic())  # trained since the last line
         self.waited = 0.0  # of these seconds, those the loop spent waiting for a batch
@@ -103,11 +107,19 @@ class Record:
         self._bar.set_postfix(
             {k: f"{v:.4g}" for k, v in mean.items()} | {"examples/s": f"{rate:.0f}"}
         )
+        self._say_once_more(step, self._warn(mean))
         if all_skipped:
             raise Diverged(f"at step {step}: every gradient since the last line was not finite")
         bad = ", ".join(f"{k} = {v}" for k, v in mean.items() if not math.isfinite(v))
         if bad:
             raise Diverged(f"at step {step}: {bad}")
+
+    def _say_once_more(self, step: int, warnings: Sequence[str]) -> None:
+        """Say what is wrong where that is new: a training that stays ill says so but once."""
+        if len(warnings) > self._warned:
+            for words in warnings:
+                say(f"gengen: warning: at step {step}: {words}")
+        self._warned = len(warnings)
 
     def picture(self, image: np.ndarray | None, step: int) -> None:
         """Show samples, uint8 [H, W, C], in TensorBoard too."""

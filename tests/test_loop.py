@@ -312,6 +312,16 @@ def test_tensorboard_and_profile_are_written(tmp_path):
     assert list((out / "profile").rglob("*.xplane.pb"))
 
 
+def test_what_goes_wrong_is_said_when_it_begins(tmp_path, capsys):
+    """Twice ill with a healthy line between: said twice; not at every line."""
+    words = {3: ["the loss is 3"], 4: ["the loss is 3"], 6: ["the loss is 3"]}
+    lines = iter(range(1, 9))
+    model = regression()._replace(warn=lambda metrics: words.get(next(lines), []))
+    train(tmp_path / "run", 8, method=model, log_every=1)
+    said = [x for x in capsys.readouterr().err.splitlines() if "warning" in x]
+    assert said == [f"gengen: warning: at step {n}: the loss is 3" for n in (3, 6)]
+
+
 def test_a_second_training_is_refused(tmp_path):
     out = tmp_path / "run"
     train(out, 3)
