@@ -13,7 +13,7 @@ from gengen import rng
 from gengen.autoencoder import adversarial, autoencoder, denoising
 from gengen.diffusion import ddpm
 from gengen.flow import flow_gan, realnvp
-from gengen.gan import wgan
+from gengen.gan import cgan, dcgan, gan, lsgan, regularization, wgan, wgan_gp
 from gengen.types import Batch, Method
 from gengen.vae import cvae, hvi, vae, vqvae
 
@@ -40,7 +40,7 @@ def images(cfg: Any, num: int, seed: int = 0) -> Batch:
 def vectors(cfg: Any, num: int, seed: int = 0) -> Batch:
     """Random vectors: [num, *cfg.shape]."""
     x = np.random.default_rng(seed).normal(size=(num, *cfg.shape))
-    return {"x": x.astype(np.float32)}
+    return {"x": x.astype(np.float32), "label": (np.arange(num) % 10).astype(np.int32)}
 
 
 def batch(case: Case, num: int | None = None, seed: int = 0) -> Batch:
@@ -64,6 +64,7 @@ DDPM: dict[str, Any] = dict(
     shape=(8, 8, 1), patch=2, channels=(8,), blocks=(1,), T=20, groups=4, batch_size=16
 )
 VAE: dict[str, Any] = dict(shape=(8, 8, 1), channels=(4, 8), widths=(8,), code=(3,), batch_size=16)
+GAN: dict[str, Any] = dict(shape=(2,), latent=4, widths=(8,), batch_size=16)
 CASES = {
     "adversarial": Case(
         "adversarial",
@@ -129,6 +130,27 @@ CASES = {
         vqvae.Config(shape=(4,), widths=(8,), K=4, D=2, N=3, decay=0.0, likelihood="bernoulli",
                      batch_size=16),
         vqvae.method,
+    ),
+    "gan": Case("gan", gan.Config(**GAN, loss="kl", ema_decay=0.9), gan.method, gan.sample),
+    "dcgan": Case(
+        "dcgan",
+        dcgan.Config(shape=(8, 8, 1), latent=4, channels=(4, 8), batch_size=16),
+        dcgan.method,
+        dcgan.sample,
+    ),
+    "cgan": Case("cgan", cgan.Config(**GAN), cgan.method, cgan.sample),
+    "lsgan": Case("lsgan", lsgan.Config(**GAN), lsgan.method, lsgan.sample),
+    "wgan_gp": Case(
+        "wgan_gp",
+        wgan_gp.Config(**GAN | {"batch_size": 32, "n_critic": 2}),
+        wgan_gp.method,
+        wgan_gp.sample,
+    ),
+    "regularization": Case(
+        "regularization",
+        regularization.Config(**GAN, dragan=1.0, noise=0.1, noise_steps=3),
+        regularization.method,
+        regularization.sample,
     ),
     "wgan": Case(
         "wgan", wgan.Config(shape=(8, 8, 1), channels=(8, 16), latent=8, m=8), wgan.method,
