@@ -127,7 +127,7 @@ def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Metho
 
     def flow_loss(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
         x = check_shape(batch, cfg.shape)
-        x = x[: len(x) // cfg.n_critic]
+        x = x[:: cfg.n_critic]  # of each replica, what one device would take
         game_key, key = jax.random.split(key)
         nats = -jnp.mean(realnvp.log_density(cfg, _flow({"params": params}), x, key))
         loss = cfg.likelihood * nats / dims
