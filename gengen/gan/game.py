@@ -273,6 +273,14 @@ def generator_loss(game: Game, n_critic: int = 1) -> Loss:
     return loss
 
 
+def moves(game: Game, n_critic: int = 1) -> dict[str, Loss]:
+    """What each player descends, by his name."""
+    return {
+        "discriminator": discriminator_loss(game),
+        "generator": generator_loss(game, n_critic),
+    }
+
+
 def simultaneous(players: Mapping[str, Step]) -> Step:
     """Both move from the same state, where `sequence` lets the second see the first one's move.
 
@@ -333,6 +341,7 @@ def play(
     generator_tx: optax.GradientTransformation,
     n_critic: int = 1,
     ema_decay: float = 0.0,
+    losses: Mapping[str, Loss] | None = None,
 ) -> Method:
     """n_critic moves of the discriminator, each on a fresh part of the batch, then the generator's.
 
@@ -343,13 +352,15 @@ def play(
         generator_tx: the generator's.
         n_critic: moves of the discriminator for each of the generator.
         ema_decay: of the average of the parameters that samples are drawn with; 0: none.
+        losses: in the place of `moves(game, n_critic)`.
 
     Returns:
         The method. Metrics: `discriminator_loss`, penalties included, and each penalty by its name;
         `real_logit`, `fake_logit`; `generator_loss`.
     """
+    losses = losses or moves(game, n_critic)
     step = sequence(
-        repeat(player("discriminator", discriminator_loss(game), discriminator_tx), n_critic),
-        player("generator", generator_loss(game, n_critic), generator_tx),
+        repeat(player("discriminator", losses["discriminator"], discriminator_tx), n_critic),
+        player("generator", losses["generator"], generator_tx),
     )
     return close(init_variables(game), with_ema(step, ema_decay) if ema_decay else step)
