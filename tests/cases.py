@@ -13,7 +13,19 @@ from gengen import rng
 from gengen.autoencoder import adversarial, autoencoder, denoising
 from gengen.diffusion import ddpm
 from gengen.flow import flow_gan, realnvp
-from gengen.gan import cgan, dcgan, gan, lsgan, regularization, wgan, wgan_gp
+from gengen.gan import (
+    cgan,
+    dcgan,
+    gan,
+    lsgan,
+    minibatch,
+    regularization,
+    replay,
+    resnet_gan,
+    tempered,
+    wgan,
+    wgan_gp,
+)
 from gengen.types import Batch, Method
 from gengen.vae import cvae, hvi, vae, vqvae
 
@@ -151,6 +163,22 @@ CASES = {
         regularization.Config(**GAN, dragan=1.0, noise=0.1, noise_steps=3),
         regularization.method,
         regularization.sample,
+    ),
+    "minibatch": Case(
+        "minibatch", minibatch.Config(**GAN, kernels=3, dims=2), minibatch.method, minibatch.sample
+    ),
+    "minibatch-deviation": Case(
+        "minibatch", minibatch.Config(**GAN, layer="deviation"), minibatch.method, minibatch.sample
+    ),
+    "replay": Case("replay", replay.Config(**GAN, capacity=32), replay.method, replay.sample),
+    "resnet_gan": Case(
+        "resnet_gan",
+        resnet_gan.Config(shape=(8, 8, 1), latent=4, channels=(4, 8), batch_size=16),
+        resnet_gan.method,
+        resnet_gan.sample,
+    ),
+    "tempered": Case(
+        "tempered", tempered.Config(**GAN, fade=10), tempered.method, tempered.sample
     ),
     "wgan": Case(
         "wgan", wgan.Config(shape=(8, 8, 1), channels=(8, 16), latent=8, m=8), wgan.method,

@@ -259,7 +259,7 @@ def generator_loss(game: Game, n_critic: int = 1) -> Loss:
     def loss(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
         num = check_shape(batch, game.shape).shape[0] // n_critic
         y = labels(game, batch)
-        y = None if y is None else y[:num]
+        y = None if y is None else y[::n_critic]  # on each replica those of one device
         z_key, key = jax.random.split(key)
         z = rng.normal(z_key, (num, game.latent))
         fake, mutables = generate(game, {"params": params, **mutables}, z, y)
