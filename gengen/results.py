@@ -78,13 +78,17 @@ def _section(result: dict[str, Any]) -> list[str]:
         f"commit `{result['commit']}`",
     ]
     rows = [
-        f"| {name} | {_number(value.get('value'))} | {_number(value.get('floor'))} |"
+        f"| {_cell(name)} | {_number(value.get('value'))} | {_number(value.get('floor'))} |"
         for name, value in result["metrics"].items()
     ]
     return [
         f"## {result['recipe']}", "", ", ".join(facts) + ".", "",
         "| metric | samples | real held-out data |", "|---|---:|---:|", *rows, "",
     ]  # fmt: skip
+
+
+def _cell(name: str) -> str:
+    return name.replace("|", "\\|")  # ln p(x|y) is no end of a cell
 
 
 def _number(value: float | None) -> str:

@@ -14,14 +14,14 @@ def test_record_and_table(tmp_path, monkeypatch):
         "machine": {"platform": "cpu", "device": "Some CPU", "cores": 2, "num_devices": 1},
     }  # fmt: skip
     run_dir.create(run, settings)
-    metrics = {"confident": {"value": 0.75, "floor": 0.92}, "accuracy": {"floor": 0.96}}
+    metrics = {"confident": {"value": 0.75, "floor": 0.92}, "ln p(x|y)": {"floor": 0.96}}
     path = results.record("ddpm_mnist5k", run, metrics, 133.21)
     assert path == tmp_path / "results" / "ddpm_mnist5k.json"
     written = json.loads(path.read_text())
     assert written["seconds"] == 133.2 and written["seed"] == 3 and written["commit"] == "unknown"
     table = results.table(path.parent)
     assert "## ddpm_mnist5k" in table and "1,000,000 parameters" in table
-    assert "| confident | 0.75 | 0.92 |" in table and "| accuracy |  | 0.96 |" in table
+    assert "| confident | 0.75 | 0.92 |" in table and r"| ln p(x\|y) |  | 0.96 |" in table
 
 
 def test_the_committed_table_is_made_of_the_committed_files():
