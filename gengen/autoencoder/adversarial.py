@@ -66,9 +66,9 @@ class Config:
     critic: tuple[int, ...] = (512, 512)  # hidden layers of D
 
     batch_size: int = 100  # examples a step
-    # At equal rates e neither runs from the reconstruction nor loses to D; at three times this e
-    # collapses to a point that circles.
-    learning_rate: float = 3e-4  # of Adam, of all three moves
+    learning_rate: float = 3e-4  # of Adam, of the reconstruction and of D
+    # As fast as D, e runs ahead of it, and of the reconstruction: all codes are one spot.
+    encoder_rate: float = 1e-4  # of e's Adam in the game
     b1: float = 0.5  # of Adam in the game: memory of the gradient, a step
 
     @staticmethod
@@ -80,7 +80,7 @@ class Config:
         """Refuse what cannot work, naming the field."""
         if len(self.shape) not in (1, 3) or min(self.shape, default=0) < 1:
             raise InputError(f"Config.shape = {self.shape}, but it is (H, W, C) or (D,)")
-        for name in ("code", "scale", "batch_size", "learning_rate"):
+        for name in ("code", "scale", "batch_size", "learning_rate", "encoder_rate"):
             if not getattr(self, name) > 0:
                 raise InputError(f"Config.{name} = {getattr(self, name)}, but it is positive")
         if self.prior not in PRIORS:
@@ -201,7 +201,8 @@ def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Metho
     Metrics: `reconstruction_loss`, the squared error of an example; `discriminator_loss` and
     `encoder_loss`, in nats: ln 4 and ln 2 where D cannot tell codes from draws.
     """
-    game = tx or optax.adam(cfg.learning_rate, b1=cfg.b1)
+    rates = (cfg.learning_rate, cfg.encoder_rate)
+    for_d, for_e = (tx or optax.adam(rate, b1=cfg.b1) for rate in rates)
 
     def init_variables(key: Key, batch: Batch) -> PyTree:
         x = check_shape(batch, cfg.shape)[:1]
@@ -237,8 +238,8 @@ def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Metho
         sequence(
             team("reconstruction", ("encoder", "decoder"), reconstruction,
                  tx or optax.adam(cfg.learning_rate)),
-            player("discriminator", discrimination, game),
-            player("encoder", deception, game),
+            player("discriminator", discrimination, for_d),
+            player("encoder", deception, for_e),
         ),
     )  # fmt: skip
 
