@@ -154,7 +154,9 @@ def draw(path: Path, cfg: dirac.Config, rows: list[Row]) -> None:
     axes.plot(np.cos(angle), np.sin(angle), color="#bbbbbb")
     for row in rows:
         if row.measured is not None and len(row.measured) == 2:
-            axes.plot(row.measured.real, row.measured.imag, ".", color=colours[row.order], ms=5)
+            axes.plot(
+                np.real(row.measured), np.imag(row.measured), ".", color=colours[row.order], ms=5
+            )
     axes.set(title="eigenvalues, and |λ| = 1", xlabel="Re", ylabel="Im")
     for rest in panels[len(names) + 1 :]:
         rest.remove()

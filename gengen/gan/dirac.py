@@ -291,12 +291,13 @@ def verdict(path: np.ndarray) -> str:
 
 
 def decay(path: np.ndarray) -> float:
-    """By what |w| is multiplied in a step on the way from 1e-1 to 1e-6, fitted to ln |w|.
+    """By what |w| is multiplied in a step from 1e-1 on, until 1e-6 or the end, fitted to ln |w|.
 
-    NaN where it does not get there.
+    NaN where it does not come below 1e-3.
     """
     r = np.linalg.norm(path.astype(np.float64), axis=1)
-    if r.min() > 1e-6:
+    if r.min() > 1e-3:
         return float("nan")
-    t = np.arange(int(np.argmax(r < 1e-1)), int(np.argmax(r < 1e-6)))
+    end = int(np.argmax(r < 1e-6)) or len(r)
+    t = np.arange(int(np.argmax(r < 1e-1)), end)
     return float(np.exp(np.polyfit(t, np.log(r[t]), 1)[0]))

@@ -359,8 +359,9 @@ def play(
         `real_logit`, `fake_logit`; `generator_loss`.
     """
     losses = losses or moves(game, n_critic)
+    critic = player("discriminator", losses["discriminator"], discriminator_tx)
     step = sequence(
-        repeat(player("discriminator", losses["discriminator"], discriminator_tx), n_critic),
+        repeat(critic, n_critic) if n_critic > 1 else critic,
         player("generator", losses["generator"], generator_tx),
     )
     return close(init_variables(game), with_ema(step, ema_decay) if ema_decay else step)

@@ -79,7 +79,8 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         hidden = min(x.shape[-1], self.out)
-        h = nn.Conv(self.out, (3, 3))(a(nn.Conv(hidden, (3, 3))(a(x))))
+        h = nn.Conv(hidden, (3, 3))(a(x))
+        h = nn.Conv(self.out, (3, 3))(a(h))
         if x.shape[-1] != self.out:
             x = nn.Conv(self.out, (1, 1), use_bias=False)(x)
         return x + RESIDUAL * h

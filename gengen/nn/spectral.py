@@ -20,8 +20,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 
-from gengen.types import Array
+from gengen.types import Array, Shape
 
 
 def normalised(kernel: Array, u: Array, epsilon: float = 1e-12) -> tuple[Array, Array]:
@@ -41,19 +42,15 @@ def normalised(kernel: Array, u: Array, epsilon: float = 1e-12) -> tuple[Array, 
     return kernel / jnp.maximum(v @ W @ u, epsilon), u
 
 
-class _Spectral(nn.Module):
-    """To be inherited from before a layer: its parameter "kernel" is given out normalised."""
-
-    def param(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        value = super().param(name, *args, **kwargs)
-        if name != "kernel":
-            return value
-        key = self.make_rng("params") if self.is_initializing() else None
-        state = self.variable("spectral", "u", _unit, key, value.shape[-1])
-        kernel, u = normalised(value, state.value)
-        if self.is_mutable_collection("spectral") and not self.is_initializing():
-            state.value = u
-        return kernel
+def _kernel(layer: nn.Module, shape: Shape) -> Array:
+    """The layer's parameter "kernel" [..., outputs], normalised; u moves where it may."""
+    kernel = layer.param("kernel", nn.initializers.lecun_normal(), shape)
+    key = layer.make_rng("params") if layer.is_initializing() else None
+    state = layer.variable("spectral", "u", _unit, key, shape[-1])
+    kernel, u = normalised(kernel, state.value)
+    if layer.is_mutable_collection("spectral") and not layer.is_initializing():
+        state.value = u
+    return kernel
 
 
 def _unit(key: Any, size: int) -> Array:
@@ -61,9 +58,47 @@ def _unit(key: Any, size: int) -> Array:
     return u / jnp.linalg.norm(u)
 
 
-class SpectralDense(_Spectral, nn.Dense):
-    """`nn.Dense` of largest singular value 1 (the kernel's; the bias is free)."""
+class SpectralDense(nn.Module):
+    """x [B, inputs] → [B, features]; the kernel's largest singular value is 1, the bias is free.
+
+    Attributes:
+        features: outputs.
+        dtype: to compute in; None: that of x and the parameters.
+    """
+
+    features: int
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        kernel = _kernel(self, (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        return x @ kernel + bias
 
 
-class SpectralConv(_Spectral, nn.Conv):
-    """`nn.Conv`; its kernel as a matrix [h · w · inputs, outputs] has largest singular value 1."""
+class SpectralConv(nn.Module):
+    """x [B, H, W, C] → [B, H/stride, W/stride, features]; the kernel, as a matrix, as above.
+
+    Attributes:
+        features: outputs.
+        kernel_size: height and width.
+        strides: likewise.
+        dtype: as above.
+    """
+
+    features: int
+    kernel_size: tuple[int, int] = (3, 3)
+    strides: tuple[int, int] = (1, 1)
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        kernel = _kernel(self, (*self.kernel_size, x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        layout = ("NHWC", "HWIO", "NHWC")
+        return (
+            jax.lax.conv_general_dilated(x, kernel, self.strides, "SAME", dimension_numbers=layout)
+            + bias
+        )
