@@ -67,7 +67,8 @@ class Config:
 
     batch_size: int = 100  # examples a step
     learning_rate: float = 3e-4  # of Adam, of the reconstruction and of D
-    # As fast as D, e runs ahead of it, and of the reconstruction: all codes are one spot.
+    # As fast as D, e runs ahead of it, and of the reconstruction: all codes are one spot. Not where
+    # D is told the classes: there 3e-4 is well, and sooner done.
     encoder_rate: float = 1e-4  # of e's Adam in the game
     b1: float = 0.5  # of Adam in the game: memory of the gradient, a step
 

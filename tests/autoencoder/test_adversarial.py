@@ -43,7 +43,7 @@ def test_codes_are_nearer_to_the_prior_than_an_autoencoders():
 
 
 def test_given_labels_each_class_takes_its_petal():
-    cfg = dataclasses.replace(TOY, prior="petals", classes=10)
+    cfg = dataclasses.replace(TOY, prior="petals", classes=10, encoder_rate=3e-4)
     batch = digits()
     state = train(adversarial.method(cfg), batch, 800)
     codes = adversarial.encode(cfg, state.variables, batch["image"])
