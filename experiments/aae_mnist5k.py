@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+from PIL import Image
 from recipe import Args, digits, directory, draw, finish, in_parts, rows_of, run, scores
 from recipe import train as fit
 
@@ -131,6 +132,7 @@ def maps(path: Path, panels: list[Panel], labels: np.ndarray) -> None:
     names = [figure.axes[0].scatter([], [], s=24, c=c, label=str(k)) for k, c in enumerate(COLOURS)]
     figure.legend(handles=names, loc="outside lower center", ncols=10, frameon=False)
     figure.savefig(path)
+    Image.open(path).convert("RGB").quantize(128).save(path)  # a third of the bytes
 
 
 if __name__ == "__main__":
