@@ -66,11 +66,13 @@ def models() -> dict[str, tuple[Any, Any]]:
         "AAE, normal": (adversarial, adversarial.Config(learning_rate=1e-4)),
         "VAE, normal": (vae, vae.Config(code=(2,), **flat)),
         "AAE with labels, Swiss roll": (
-            adversarial, adversarial.Config(prior="swiss_roll", classes=10)
+            adversarial, adversarial.Config(prior="swiss_roll", classes=10, encoder_rate=3e-4)
         ),
         "AAE, petals": (adversarial, adversarial.Config(prior="petals", learning_rate=1e-4)),
         "VAE, petals": (vae, vae.Config(code=(2,), prior="petals", **flat)),
-        "AAE with labels, petals": (adversarial, adversarial.Config(prior="petals", classes=10)),
+        "AAE with labels, petals": (
+            adversarial, adversarial.Config(prior="petals", classes=10, encoder_rate=3e-4)
+        ),
     }  # fmt: skip
 
 
