@@ -8,7 +8,22 @@ h = 0.1, the discriminator first or both at once, with γ = 0.5 (the gradient pe
 autodiff, and the theorem's. The picture: trajectories on the field of one simultaneous step, and
 the eigenvalues in the plane. The table is in docs/GAN.md.
 
-EXPECTED
+Expected, as measured (results/dirac.json), seed 0, two CPU cores, 32 s:
+
+    runs                                                                     24
+    of these, converging or not as published                                 24
+    largest error of an eigenvalue against the theorem, millionths       0.0132
+    largest difference of |w|'s decay a step from the theorem's, millionths    138.8
+    decay a step, instance noise, simultaneous                            0.976
+    decay a step, instance noise, alternating                            0.9748
+    decay a step, consensus, simultaneous                                0.9888
+    decay a step, consensus, alternating                                 0.9875
+    decay a step, R1, simultaneous                                        0.976
+    decay a step, R1, alternating                                        0.9748
+    decay a step, R2, simultaneous                                        0.976
+    decay a step, R2, alternating                                        0.9748
+    decay a step, optimistic, simultaneous                               0.9987
+    decay a step, optimistic, alternating                                0.9975
 """
 
 from __future__ import annotations
@@ -85,11 +100,12 @@ def main(args: Settings) -> None:
             "value": 1e6 * max(errors, default=0.0)
         },
     }
-    for row in rows:
-        if np.isfinite(row.decay) and row.theorem is not None:
-            rho = abs(row.theorem[0])
-            name = f"decay a step, {row.variant}, {row.order}"
-            metrics |= {name: {"value": row.decay}, f"{name}: theorem's": {"value": rho}}
+    converging = [r for r in rows if np.isfinite(r.decay) and r.theorem is not None]
+    off = [abs(r.decay - abs(r.theorem[0])) for r in converging if r.theorem is not None]
+    name = "largest difference of |w|'s decay a step from the theorem's, millionths"
+    metrics[name] = {"value": 1e6 * max(off, default=0.0)}
+    for row in converging:
+        metrics[f"decay a step, {row.variant}, {row.order}"] = {"value": row.decay}
     finish(NAME, out, metrics, args, ["lab"])
     if args.results:
         path = ROOT / "results" / f"{NAME}.json"

@@ -145,6 +145,14 @@ def test_the_nonsaturating_steps_by_hand():
     np.testing.assert_allclose(got, wanted, atol=5e-6)
 
 
+def test_the_nonsaturating_steps_creep_in_like_a_root():
+    """In turn: |w| at 4t is half of that at t, where linear convergence would square it."""
+    r = np.linalg.norm(dirac.trajectory(CFG, VARIANTS["NSGAN"], 16_000), axis=1)
+    turn = int(2 * np.pi / (CFG.h * SLOPE))  # steps of one: the largest |w| of it is taken
+    at = [r[t : t + turn].max() for t in (1000, 4000, 15_800)]
+    np.testing.assert_allclose([at[1] / at[0], at[2] / at[1]], 0.5, rtol=0.05)
+
+
 def test_the_field_by_hand():
     points = np.random.default_rng(0).normal(size=(20, 2))
     theta, psi = points.T
