@@ -2,7 +2,8 @@
 
 Both train the same model on the same data and batches, in turns of a few seconds within one run, so
 that a machine whose speed drifts does not mislead; the ratio is that of the median rates, with the
-quartiles of the turns' beside it. The bare step gets its batch from the same index array, without a log, a picture or a progress bar.
+quartiles of the turns' beside it. The bare step gets its batch from the same index array, without a
+log, a picture or a progress bar.
 
     python benchmarks/loop_overhead.py --out results/benchmarks/loop_overhead.json
 """
