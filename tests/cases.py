@@ -154,7 +154,7 @@ CASES = {
     "lsgan": Case("lsgan", lsgan.Config(**GAN), lsgan.method, lsgan.sample),
     "wgan_gp": Case(
         "wgan_gp",
-        wgan_gp.Config(**GAN | {"batch_size": 32, "n_critic": 2}),
+        wgan_gp.Config(shape=(2,), latent=4, widths=(8,), batch_size=32, n_critic=2),
         wgan_gp.method,
         wgan_gp.sample,
     ),
