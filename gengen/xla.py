@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from gengen.types import PyTree
 
@@ -22,6 +23,48 @@ def scan(body: Callable, carry: PyTree, xs: PyTree, length: int) -> tuple[PyTree
     return jax.lax.scan(body, carry, xs, length, unroll=length if on_cpu() else 1)
 
 
+def computed_once(x: jax.Array) -> jax.Array:
+    """Itself, x; but on CPU computed before what uses it, and so is its gradient.
+
+    Else each sum over x is fused with all that x is made of: along a residual stream, where x is a
+    sum of all blocks so far, the sums of a U-Net's gradient took half of the time.
+    """
+    return jax.lax.optimization_barrier(x) if on_cpu() else x
+
+
+def mean_of_places(x: jax.Array) -> jax.Array:
+    """The mean of x [B, ..., C] over all but its first and last axes: [B, C].
+
+    On CPU a product with ones: XLA's sums over the middle of an array take five times as long.
+    """
+    flat = x.reshape(x.shape[0], -1, x.shape[-1])
+    if not on_cpu():
+        return flat.mean(1)
+    ones = jnp.full((x.shape[0], 1, flat.shape[1]), 1 / flat.shape[1], x.dtype)
+    return jax.lax.batch_matmul(ones, flat)[:, 0]
+
+
+@jax.custom_vjp
+def scale_and_shift(x: jax.Array, gain: jax.Array, shift: jax.Array) -> jax.Array:
+    """Of x [B, ..., C], gain and shift [B, C]: x · gain + shift; its gradient by the same means."""
+    places = (-1, *(1,) * (x.ndim - 2), x.shape[-1])
+    return x * gain.reshape(places) + shift.reshape(places)
+
+
+def _forward(x: jax.Array, gain: jax.Array, shift: jax.Array):
+    return scale_and_shift(x, gain, shift), (x, gain)
+
+
+def _backward(kept: tuple[jax.Array, jax.Array], dy: jax.Array):
+    x, gain = kept
+    num = x[0, ..., 0].size
+    by_gain, by_shift = (num * mean_of_places(d) for d in (dy * x, dy))
+    return scale_and_shift(dy, gain, jnp.zeros_like(gain)), by_gain, by_shift
+
+
+scale_and_shift.defvjp(_forward, _backward)
+
+
 def compiler_options() -> dict[str, Any]:
     """For programs that run many times: what `benchmarks/compile_options.py` showed to win.
 
@@ -29,6 +72,31 @@ def compiler_options() -> dict[str, Any]:
     no fusion.
     """
     return _known({"xla_cpu_experimental_ynn_fusion_type": ""})
+
+
+def jit(*static_argnums: int) -> Callable[[Callable], Callable]:
+    """`jax.jit` with `compiler_options`, or without where it is a part of another program.
+
+    That program's own options hold then, and JAX refuses others.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        part = jax.jit(function, static_argnums=static_argnums)
+
+        @cache
+        def whole() -> Callable:  # not before the backend is known
+            options = compiler_options()
+            return jax.jit(function, static_argnums=static_argnums, compiler_options=options)
+
+        @wraps(function)
+        def call(*args: Any) -> Any:
+            seen = (args, jnp.zeros(()))  # a tracer wherever a program is traced
+            traced = any(isinstance(x, Tracer) for x in jax.tree.leaves(seen))
+            return (part if traced else whole())(*args)
+
+        return call
+
+    return decorate
 
 
 def run_once_options() -> dict[str, Any]:

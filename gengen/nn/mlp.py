@@ -21,7 +21,7 @@ class MLP(nn.Module):
 
 
 class TimeMLP(nn.Module):
-    """A residual MLP that knows the time: (x [B, D], t [B]) → [B, out].
+    """A residual MLP that knows the time: (x [B, D], t [B], perhaps y [B, K]) → [B, out].
 
     Attributes:
         out: outputs.
@@ -34,8 +34,10 @@ class TimeMLP(nn.Module):
     blocks: int = 3
 
     @nn.compact
-    def __call__(self, x: Array, t: Array, train: bool = False) -> Array:
+    def __call__(self, x: Array, t: Array, train: bool = False, y: Array | None = None) -> Array:
         time = nn.swish(nn.Dense(self.width)(sinusoidal(t, self.width)))
+        if y is not None:
+            time = time + nn.Dense(self.width, use_bias=False, name="condition")(y)
         h = nn.Dense(self.width)(x)
         for _ in range(self.blocks):
             inner = nn.swish(nn.LayerNorm()(h + nn.Dense(self.width)(time)))

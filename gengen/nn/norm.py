@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from gengen.rng import AXIS, axis_is_bound
 from gengen.types import Array, InputError
+from gengen.xla import computed_once, mean_of_places, scale_and_shift
 
 
 class GroupNorm(nn.Module):
@@ -35,9 +36,9 @@ class GroupNorm(nn.Module):
             raise InputError(f"{channels} channels cannot be shared by {self.groups} groups")
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
-        space = tuple(range(1, x.ndim - 1))
+        x = computed_once(x)
         wide = x.astype(jnp.float32)
-        moments = jnp.stack([jnp.mean(wide, space), jnp.mean(wide**2, space)])  # [2, B, C]
+        moments = jnp.stack([mean_of_places(wide), mean_of_places(wide**2)])  # [2, B, C]
         moments = moments.reshape(2, -1, self.groups, channels // self.groups).mean(-1)
         mean, square = jnp.repeat(moments, channels // self.groups, axis=-1)  # 2 × [B, C]
         gain = jax.lax.rsqrt(jnp.maximum(square - mean**2, 0) + self.epsilon) * scale
@@ -45,8 +46,7 @@ class GroupNorm(nn.Module):
         if modulation is not None:  # folded into the same multiplication: x is passed over once
             m1, m2 = jnp.split(modulation.astype(jnp.float32), 2, axis=-1)
             gain, shift = gain * (1 + m1), shift * (1 + m1) + m2
-        spread = (-1, *(1,) * len(space), channels)
-        return (wide * gain.reshape(spread) + shift.reshape(spread)).astype(x.dtype)
+        return scale_and_shift(wide, gain, shift).astype(x.dtype)
 
 
 def batch_norm(train: bool, **options: Any) -> nn.BatchNorm:

@@ -13,7 +13,7 @@ from gengen.types import Array, InputError
 
 
 class UNet(nn.Module):
-    """(x [B, H, W, C], t [B]) → [B, H, W, out].
+    """(x [B, H, W, C], t [B], perhaps y [B, K]) → [B, H, W, out].
 
     Down through the levels, each at half the resolution of the one above, and up again; what the
     last block of a level gives on the way down is concatenated to the input of its first block on
@@ -45,8 +45,10 @@ class UNet(nn.Module):
     remat: bool = False
 
     @nn.compact
-    def __call__(self, x: Array, t: Array, train: bool = False) -> Array:
+    def __call__(self, x: Array, t: Array, train: bool = False, y: Array | None = None) -> Array:
         time = TimeEmbedding(2 * self.channels[0])(t)
+        if y is not None:  # one-hot of a class, or any other vector: enters where the time does
+            time = time + nn.Dense(2 * self.channels[0], use_bias=False, name="condition")(y)
         number, attending = itertools.count(), itertools.count()
         # Named, since the class that remat makes would name its parameters otherwise.
         block = nn.remat(ResidualBlock, static_argnums=(3,)) if self.remat else ResidualBlock
