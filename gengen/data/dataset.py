@@ -18,14 +18,14 @@ from jax.typing import ArrayLike
 from gengen.data.order import batch_indices
 from gengen.types import Array, Batch, InputError, Shape
 
-# What an array of each name must be: dtype, rank and, for messages, the shape in letters.
+# What an array of each name must be: dtype, ranks and, for messages, the shape in letters.
 _LAYOUT = {
-    "image": (np.dtype(np.uint8), 4, "[N, H, W, C]"),
-    "x": (np.dtype(np.float32), 2, "[N, D]"),
-    "label": (np.dtype(np.int32), 1, "[N]"),
-    "target": (np.dtype(np.uint8), 4, "[N, H, W, C]"),
-    "other": (np.dtype(np.uint8), 4, "[M, H, W, C]"),
-    "other_label": (np.dtype(np.int32), 1, "[M]"),
+    "image": (np.dtype(np.uint8), (4,), "[N, H, W, C]"),
+    "x": (np.dtype(np.float32), (2, 4), "[N, D], or maps [N, h, w, D]"),
+    "label": (np.dtype(np.int32), (1,), "[N]"),
+    "target": (np.dtype(np.uint8), (4,), "[N, H, W, C]"),
+    "other": (np.dtype(np.uint8), (4,), "[M, H, W, C]"),
+    "other_label": (np.dtype(np.int32), (1,), "[M]"),
 }
 _IMAGES = ("image", "target", "other")
 _UNPAIRED = ("other", "other_label")  # a second source: M examples, in an order of their own
@@ -40,7 +40,8 @@ class Dataset:
 
     Attributes:
         name: the canonical spec that `load` takes, "mnist5k:train".
-        arrays: "image" uint8 [N, H, W, C] or "x" float32 [N, D], and, where known, "label"
+        arrays: "image" uint8 [N, H, W, C] or "x" float32 [N, D], or of maps
+            of codes [N, h, w, D], and, where known, "label"
             int32 [N]. Of pairs, "target" uint8 [N, H, W, C']. Of two sets without pairs, "other"
             uint8 [M, H, W, C], perhaps with "other_label" int32 [M]. Kept as read-only views, so
             that the fingerprint stays true.
@@ -165,8 +166,8 @@ def _check(name: str, arrays: Mapping[str, np.ndarray], classes: tuple[str, ...]
             'perhaps "label", "target", "other"'
         )
     for key, array in arrays.items():
-        dtype, rank, letters = _LAYOUT[key]
-        if array.dtype != dtype or array.ndim != rank:
+        dtype, ranks, letters = _LAYOUT[key]
+        if array.dtype != dtype or array.ndim not in ranks:
             raise InputError(
                 f'{name}: "{key}" is {array.dtype} {list(array.shape)}, but must be {dtype} '
                 f"{letters}"

@@ -14,7 +14,7 @@ from gengen.data.dataset import Dataset
 from gengen.data.folder import load_folder
 from gengen.data.images import resized, to_grey
 from gengen.data.npz import load_npy, load_npz
-from gengen.data.offline import digits, fashion, mnist5k
+from gengen.data.offline import digits, fashion, mnist5k, photographs
 from gengen.data.pairs import load_halves, load_pairs, two, unpaired
 from gengen.data.stream import Stream
 from gengen.data.toy import load_toy
@@ -28,6 +28,7 @@ LOADERS: dict[str, Callable[[str], Dataset]] = {
     "digits": digits,
     "mnist5k": mnist5k,
     "fashion": fashion,
+    "photographs": photographs,
     "mouse": partial(load_toy, "mouse"),
     "ring8": partial(load_toy, "ring8"),
     "grid25": partial(load_toy, "grid25"),

@@ -1,4 +1,4 @@
-"""Image sets that need no network: two inside Python packages, one from four files on disk.
+"""Image sets that need no network: three inside Python packages, one from four files on disk.
 
 The splits of `digits` and `mnist5k` are ours, fixed for good and stratified: the sets come without
 one, and a metric on 500 images should not depend on the luck of the classes.
@@ -18,6 +18,10 @@ from gengen.types import InputError
 
 DIGITS_TEST_PER_CLASS = 36  # 360 of 1,797: a fifth
 MNIST5K_TEST_PER_CLASS = 50  # 500 of 5,000: a tenth
+
+PATCH, STRIDE = 16, 8  # of photographs, in pixels: patches for training overlap by half
+PHOTOGRAPHS_TEST_COLUMNS = 160  # of 640, the right quarter
+PHOTOGRAPHS = ("china", "flower")
 
 DATA_DIR_VARIABLE = "GENGEN_DATA_DIR"
 DEBIAN_FASHION_DIR = Path("/usr/share/datasets/fashion-mnist")
@@ -64,6 +68,47 @@ def mnist5k(split: str) -> Dataset:
     rows = _stratified(label, MNIST5K_TEST_PER_CLASS)[split]
     arrays = {"image": image[rows], "label": label[rows]}
     return Dataset(f"mnist5k:{split}", arrays, _DIGIT_CLASSES)
+
+
+def photographs(split: str) -> Dataset:
+    """Patches of 16×16 of scikit-learn's two photographs, in colour: 6,136 train, 520 test.
+
+    Those of the test split are of the right quarter of each photograph, side by side; those of the
+    training split of the rest, each half over the next. The label is the photograph.
+
+    Args:
+        split: "train" or "test".
+    """
+    test = split == "test"
+    parts = [
+        patches(_half(x, test), PATCH if test else STRIDE) for x in map(_photograph, PHOTOGRAPHS)
+    ]
+    image, label = np.concatenate(parts), np.repeat(np.arange(2, dtype=np.int32), len(parts[0]))
+    rows = np.random.default_rng(0).permutation(len(image))
+    return Dataset(
+        f"photographs:{split}", {"image": image[rows], "label": label[rows]}, PHOTOGRAPHS
+    )
+
+
+def patches(x: np.ndarray, stride: int) -> np.ndarray:
+    """All of `PATCH` × `PATCH` of an image [H, W, C], every so many pixels: [N, P, P, C]."""
+    windows = np.lib.stride_tricks.sliding_window_view(x, (PATCH, PATCH), axis=(0, 1))
+    some = windows[::stride, ::stride].transpose(0, 1, 3, 4, 2)
+    return np.ascontiguousarray(some.reshape(-1, *some.shape[2:]))
+
+
+def _half(x: np.ndarray, test: bool) -> np.ndarray:
+    cut = x.shape[1] - PHOTOGRAPHS_TEST_COLUMNS
+    return x[:, cut:] if test else x[:, :cut]
+
+
+@lru_cache
+def _photograph(name: str) -> np.ndarray:
+    from sklearn.datasets import load_sample_image
+
+    x = np.asarray(load_sample_image(f"{name}.jpg"))
+    x.setflags(write=False)  # it is shared by all who load it
+    return x
 
 
 def fashion(split: str) -> Dataset:

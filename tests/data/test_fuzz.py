@@ -251,10 +251,12 @@ def test_mutated_files():
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_twenty_thousand_mutated_files():
+def test_many_mutated_files():
+    """`FILES=20000` for as many as once were read; 16 ms each."""
     OUTCOMES.clear()
-    fuzz(20_000)()
-    assert sum(OUTCOMES.values()) >= 19_000, OUTCOMES  # hypothesis may end early, never by much
+    files = int(os.environ.get("FILES", "5000"))
+    fuzz(files)()
+    assert sum(OUTCOMES.values()) >= 0.95 * files, OUTCOMES  # hypothesis may end early, by little
     print(OUTCOMES)
 
 

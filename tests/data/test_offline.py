@@ -15,6 +15,8 @@ PINNED = {
     "digits:test": "8af5502179a0047610eb6dfea9aff158e4ae67cc1e55afd85f11c10d5d0563a0",
     "mnist5k:train": "f09fecac3b57d79a754b22141c4870b725c08151285bc3a3d03f20d7f2211e6f",
     "mnist5k:test": "2c422e92f52fd177b9d0ede572811d2af5e0480070426ed6d215191479c0d8a2",
+    "photographs:train": "0db442cac015cde5843ec4f7b20dc1dfd274917f319fb78ecc40c43ea01e9ea2",
+    "photographs:test": "94bba2ed4fbd0d315387ca9e3467626726adfa66f32880f8eb5f92fbc6a918be",
 }
 FASHION = {
     "train": "916e220ebc2337d62b0eb93ec05a89f2dc61a7ad8d6d9e31d5633eef74c799c1",
@@ -25,6 +27,27 @@ FASHION = {
 @pytest.mark.parametrize(("spec", "fingerprint"), PINNED.items())
 def test_fingerprints_are_pinned(spec, fingerprint):
     assert load(spec).fingerprint == fingerprint
+
+
+def test_patches_of_photographs_are_theirs():
+    """None of the test split shares a pixel with training, and each is where it was cut."""
+    from sklearn.datasets import load_sample_image
+
+    train, test = load("photographs"), load("photographs:test")
+    assert (len(train), len(test), train.shape) == (6136, 520, (16, 16, 3))
+    names = ("china", "flower")
+    assert train.classes == test.classes == names
+    for data, columns, stride in ((train, slice(0, 480), 8), (test, slice(480, 640), 16)):
+        for label, name in enumerate(names):
+            x = load_sample_image(f"{name}.jpg")[:, columns]
+            places = [
+                x[i : i + 16, j : j + 16].tobytes()
+                for i in range(0, 427 - 15, stride)
+                for j in range(0, x.shape[1] - 15, stride)
+            ]
+            own = data.arrays["image"][data.arrays["label"] == label]
+            assert sorted(p.tobytes() for p in own) == sorted(places)
+    assert len(np.unique(train.arrays["label"][:64])) == 2  # mixed
 
 
 @pytest.mark.parametrize(
