@@ -53,13 +53,18 @@ def bernoulli(x: Array, logits: Array) -> Array:
 
 def discretised_logistic(x: Array, mean: Array, log_scale: Array) -> Array:
     """Ln of the probability of 8-bit pixels x = v/127.5 - 1, for [B, ...]: [B], in nats."""
+    return total(log_bin(x, mean, log_scale))
+
+
+def log_bin(x: Array, mean: Array, log_scale: Array) -> Array:
+    """Ln of the probability of each 8-bit pixel x, in nats: the shape that all broadcast to."""
     half = 1 / (LEVELS - 1)
     inverse = jnp.exp(-log_scale)
     upper, lower = (x + half - mean) * inverse, (x - half - mean) * inverse
     # σ(a) - σ(b) = σ(a) σ(-b) (1 - e^(b-a)): no digit is lost, however far out x lies.
     below, above = jax.nn.log_sigmoid(upper), jax.nn.log_sigmoid(-lower)
     inner = below + above + jnp.log(-jnp.expm1(-2 * half * inverse))
-    return total(jnp.where(x < half - 1, below, jnp.where(x > 1 - half, above, inner)))
+    return jnp.where(x < half - 1, below, jnp.where(x > 1 - half, above, inner))
 
 
 class Likelihood(NamedTuple):
