@@ -159,9 +159,9 @@ def _networks(variables: PyTree) -> PyTree:
 def atoms(cfg: Config, variables: PyTree) -> Array:
     """e_1..e_K: [K, D]."""
     if not cfg.decay:
-        return variables["params"]["codebook"]
+        return jnp.asarray(variables["params"]["codebook"])
     book = variables["codebook"]
-    return book["sums"] / book["shares"][:, None]
+    return jnp.asarray(book["sums"]) / book["shares"][:, None]
 
 
 def nearest(z_e: Array, e: Array) -> Array:
