@@ -16,11 +16,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import flax.linen as nn
+import jax.numpy as jnp
 import optax
 
 from gengen.gan import game as games
 from gengen.gan import gan, players
 from gengen.gan.game import Game, play
+from gengen.nn.conv import ConvTranspose
 from gengen.nn.norm import batch_norm
 from gengen.types import Array, InputError, Key, Method, PyTree, Shape
 
@@ -67,20 +69,29 @@ class Generator(nn.Module):
         (height, width, out), factor = self.shape, 2 ** len(self.channels)
         act, coarse = ACTIVATIONS[self.activation], (height // factor, width // factor)
         # z, an image of one pixel, by one fractionally strided convolution.
-        x = nn.ConvTranspose(
+        x = ConvTranspose(
             self.channels[0], coarse, padding="VALID", use_bias=False, kernel_init=INIT
         )(z[:, None, None, :])
         for features in self.channels[1:]:
             x = act(batch_norm(train)(x))
-            x = nn.ConvTranspose(features, KERNEL, (2, 2), use_bias=False, kernel_init=INIT)(x)
+            x = ConvTranspose(features, KERNEL, (2, 2), use_bias=False, kernel_init=INIT)(x)
         x = act(batch_norm(train)(x))
-        return nn.tanh(nn.ConvTranspose(out, KERNEL, (2, 2), kernel_init=INIT)(x))
+        return nn.tanh(ConvTranspose(out, KERNEL, (2, 2), kernel_init=INIT)(x))
 
 
 class Discriminator(nn.Module):
-    """D: images [B, *shape] → logits [B]; `channels` the finest level's first."""
+    """D: images [B, *shape] → logits [B]; told y [B], the projection discriminator.
+
+    Miyato & Koyama 2018, *cGANs with Projection Discriminator* (1802.05637): of features φ(x),
+    D(x|y) = v·φ(x) + v_y·φ(x), a filter for what is an image, and one for what is of class y.
+
+    Attributes:
+        channels: of the levels, the finest first.
+        classes: of y.
+    """
 
     channels: tuple[int, ...]
+    classes: int = 0
 
     @nn.compact
     def __call__(self, x: Array, y: Array | None = None, train: bool = False) -> Array:
@@ -88,8 +99,10 @@ class Discriminator(nn.Module):
         for features in self.channels[1:]:
             x = nn.Conv(features, KERNEL, (2, 2), use_bias=False, kernel_init=INIT)(x)
             x = nn.leaky_relu(batch_norm(train)(x), 0.2)
-        # One filter as large as what is left: the last level, flattened, into a single output.
-        return nn.Conv(1, x.shape[1:3], padding="VALID", kernel_init=INIT)(x)[:, 0, 0, 0]
+        # Filters as large as what is left: the last level, flattened, into single outputs.
+        last = nn.Conv(1 + self.classes, x.shape[1:3], padding="VALID", kernel_init=INIT)
+        v, *v_y = jnp.moveaxis(last(x)[:, 0, 0], -1, 0)
+        return v if y is None else v + jnp.choose(y, v_y, mode="clip")
 
 
 def game(cfg: Config) -> Game:

@@ -27,6 +27,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gengen import rng
+from gengen.gan import failing
 from gengen.steps import Loss, Step, player, repeat, sequence, with_ema
 from gengen.steps import method as close
 from gengen.types import (
@@ -227,14 +228,14 @@ def show(game: Game, variables: PyTree, key: Key, real: Array, fake: Array):
 
 
 def discriminator_loss(game: Game) -> Loss:
-    """loss_D + Σ penalties. Metrics: each penalty, `real_logit` and `fake_logit`, their means."""
+    """loss_D + Σ penalties. Metrics: each penalty, mean logits, and what `failing` looks at."""
 
     def loss(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
         x, y = check_shape(batch, game.shape), labels(game, batch)
         z_key, show_key, key = jax.random.split(key, 3)
         z = rng.normal(z_key, (x.shape[0], game.latent))
-        fake, _ = generate(game, {"params": params, **mutables}, z, y)
-        real, fake, mutables = show(game, {"params": params, **mutables}, show_key, x, fake)
+        generated, _ = generate(game, {"params": params, **mutables}, z, y)
+        real, fake, mutables = show(game, {"params": params, **mutables}, show_key, x, generated)
 
         def D(x: Array) -> Array:
             return apply(game.discriminator, "discriminator", before, x, y)[0]
@@ -244,7 +245,12 @@ def discriminator_loss(game: Game) -> Loss:
         before = {"params": params, **mutables}
         on_fake, mutables = apply(game.discriminator, "discriminator", before, fake, y)
         value = game.losses.discriminator(on_real, on_fake)
-        metrics: Metrics = {"real_logit": on_real.mean(), "fake_logit": on_fake.mean()}
+        metrics: Metrics = {
+            "real_logit": on_real.mean(),
+            "fake_logit": on_fake.mean(),
+            "discriminator_pull": failing.pull(game.losses.discriminator, on_real, on_fake),
+            "spread": failing.spread(x, generated),
+        }
         for i, penalty in enumerate(game.penalties):
             metrics[penalty.name] = penalty.of(D, real, fake, jax.random.fold_in(key, i))
             value += metrics[penalty.name]
@@ -356,7 +362,8 @@ def play(
 
     Returns:
         The method. Metrics: `discriminator_loss`, penalties included, and each penalty by its name;
-        `real_logit`, `fake_logit`; `generator_loss`.
+        `real_logit`, `fake_logit`; `generator_loss`; `discriminator_pull` and `spread`, by which
+        it warns of a game that fails (`gengen.gan.failing`).
     """
     losses = losses or moves(game, n_critic)
     critic = player("discriminator", losses["discriminator"], discriminator_tx)
@@ -364,4 +371,5 @@ def play(
         repeat(critic, n_critic) if n_critic > 1 else critic,
         player("generator", losses["generator"], generator_tx),
     )
-    return close(init_variables(game), with_ema(step, ema_decay) if ema_decay else step)
+    step = with_ema(step, ema_decay) if ema_decay else step
+    return close(init_variables(game), step, failing.warn)

@@ -79,7 +79,7 @@ def own_rows(x: Array, num: int) -> Array:
 
 def _groups(x: Array, size: int) -> Array:
     """[B, ...] → [group, B/group, ...]: row i is in group i mod (B / group)."""
-    size = size or len(x)
+    size = min(size or len(x), len(x))  # a network is first shown a single row
     if len(x) % size:
         raise InputError(f"a batch of {len(x)} examples has no groups of {size}: set group=0")
     return x.reshape(size, len(x) // size, *x.shape[1:])

@@ -25,8 +25,8 @@ import jax.numpy as jnp
 import optax
 
 from gengen import rng
+from gengen.gan import failing, gan, players
 from gengen.gan import game as games
-from gengen.gan import gan, players
 from gengen.gan.game import Game, Remedy, moves
 from gengen.nn.mlp import MLP
 from gengen.steps import method as close
@@ -125,7 +125,8 @@ def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Metho
         player("generator", losses["generator"], txs[1]),
         player("lens", lens_loss, tx or optax.adam(cfg.lens_rate, b1=cfg.b1, b2=cfg.b2)),
     )
-    return close(init_variables, with_ema(step, cfg.ema_decay) if cfg.ema_decay else step)
+    step = with_ema(step, cfg.ema_decay) if cfg.ema_decay else step
+    return close(init_variables, step, failing.warn)
 
 
 def sample(cfg: Config, variables: PyTree, key: Key, num: int) -> Array:

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import optax
 
 from gengen import rng
+from gengen.gan import failing
 from gengen.nn.conv import ConvDecoder, ConvEncoder
 from gengen.nn.mlp import MLP
 from gengen.optim import ascend, clip_weights
@@ -118,7 +119,7 @@ def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Metho
     """Algorithm 1; `tx` in the place of RMSProp, for both players.
 
     Metrics: `critic_loss`, the gap E f(x) - E f(g(z)) that the critic climbs (mean over its moves);
-    `generator_loss`, -E f(g(z)).
+    `generator_loss`, -E f(g(z)); `spread`, by which it warns (`gengen.gan.failing`).
     """
     # The decay of squared gradients that the authors' code (PyTorch's default) uses.
     tx = tx or optax.rmsprop(cfg.learning_rate, decay=0.99)
@@ -144,7 +145,7 @@ def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Metho
         fake, _ = generate(params, mutables, key, x.shape[0])
         variables = {"params": params}
         value = criticise(cfg, variables, x).mean() - criticise(cfg, variables, fake).mean()
-        return value, ({}, mutables)
+        return value, ({"spread": failing.spread(x, fake)}, mutables)
 
     def generator_loss(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
         num = check_shape(batch, cfg.shape).shape[0] // cfg.n_critic
@@ -158,4 +159,5 @@ def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Metho
             repeat(player("critic", gap, climb), cfg.n_critic),
             player("generator", generator_loss, tx),
         ),
+        failing.warn,
     )

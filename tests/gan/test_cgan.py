@@ -10,7 +10,8 @@ from sklearn.linear_model import LogisticRegression
 
 from gengen.compile import compile_step
 from gengen.data import batch_indices, load, to_batch
-from gengen.gan import cgan, game
+from gengen.errors import InputError
+from gengen.gan import cgan, dcgan, game
 from gengen.gan.game import moves
 from gengen.gan.players import beside
 
@@ -39,6 +40,32 @@ def test_both_players_are_told(channels):
     assert np.abs(images[0] - images[1]).max() > 1e-4
     logits = [game.criticise(played, variables, jnp.asarray(X), jnp.full(6, k)) for k in (0, 1)]
     assert np.abs(logits[0] - logits[1]).max() > 1e-3
+
+
+def test_projection_adds_a_filter_of_the_class():
+    """D(x|y) = D(x) + v_y·φ(x): without v_y DCGAN's D, and two classes' filters may change places.
+
+    Raises for what is no image.
+    """
+    played = cgan.game(dataclasses.replace(CFG, channels=(4, 8), projection=True))
+    net, x = played.discriminator, jnp.asarray(X)
+    variables = net.init(KEY, x, jnp.asarray(Y))
+    last = jnp.asarray(variables["params"]["Conv_2"]["kernel"])
+    assert last.shape == (1, 1, 8, 4)
+
+    def logits(kernel, y):
+        params = {**variables["params"], "Conv_2": {"kernel": kernel, "bias": jnp.arange(4.0)}}
+        return np.asarray(net.apply({**variables, "params": params}, x, jnp.full(6, y)))
+
+    one = dcgan.Discriminator((4, 8))
+    params = {**variables["params"], "Conv_2": {"kernel": last[..., :1], "bias": jnp.zeros(1)}}
+    plain = one.apply({**variables, "params": params}, x)
+    silent = last.at[..., 1:].set(0)
+    np.testing.assert_allclose(logits(silent, 1), np.asarray(plain) + 2, rtol=1e-6)  # biases 0 + 2
+    swapped = last[..., jnp.array([0, 2, 1, 3])]
+    np.testing.assert_allclose(logits(swapped, 0) + 1, logits(last, 1), rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match=r"Config.projection"):
+        dataclasses.replace(CFG, projection=True)
 
 
 def test_samples_are_of_the_batchs_classes():
