@@ -22,7 +22,9 @@ with its weights β_t²/(2σ_t²(1-β_t)(1-ᾱ_t)) left out. Slides that print �
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -31,7 +33,7 @@ import numpy as np
 import optax
 
 from gengen import rng
-from gengen.diffusion import samplers
+from gengen.diffusion import inverse, samplers
 from gengen.diffusion.samplers import EpsFn
 from gengen.diffusion.schedule import (
     Schedule,
@@ -46,12 +48,18 @@ from gengen.nn.unet import UNet
 from gengen.steps import descent, with_ema
 from gengen.steps import method as close
 from gengen.types import Array, Batch, InputError, Key, Method, Metrics, PyTree, Shape, check_shape
+from gengen.xla import jit
 
 __all__ = [
     "Config", "Schedule", "cosine_schedule", "denoiser", "elbo_terms", "from_betas",
     "linear_schedule", "log_prob", "method", "q_sample", "sample",
 ]  # fmt: skip
 
+SAMPLERS: dict[str, Callable[[Config], Callable[..., Array]]] = {
+    "ancestral": lambda cfg: partial(samplers.ancestral, variance=cfg.variance),
+    "ddim": lambda cfg: partial(samplers.ddim, steps=cfg.sample_steps, eta=cfg.eta),
+    "multistep": lambda cfg: partial(samplers.multistep, steps=cfg.sample_steps),
+}
 MAX_LEFT = 0.01  # the most that ᾱ_T may be: sampling starts from N(0, I), as if nothing were left
 
 
@@ -90,8 +98,8 @@ class Config:
     ema_decay: float = 0.9999  # a step; warmed up
     times_per_example: int = 1  # t drawn for each example of a batch
 
-    sampler: str = "ancestral"  # or "ddim"
-    sample_steps: int | None = None  # evaluations of the network; T if None (DDIM only)
+    sampler: str = "ancestral"  # "ddim" or "multistep"
+    sample_steps: int | None = None  # evaluations of the network; T if None (ancestral: always)
     eta: float = 0.0  # noise of DDIM
     clip: bool = True  # x̂₀ stays in [-1, 1] while sampling images
 
@@ -118,8 +126,9 @@ class Config:
             )
         if self.prediction not in ("eps", "x0", "v"):
             raise InputError(f'Config.prediction = {self.prediction!r}, not "eps", "x0" or "v"')
-        if self.sampler not in ("ancestral", "ddim"):
-            raise InputError(f'Config.sampler = {self.sampler!r}, not "ancestral" or "ddim"')
+        if self.sampler not in SAMPLERS:
+            known = ", ".join(SAMPLERS)
+            raise InputError(f"Config.sampler = {self.sampler!r}, but it is one of {known}")
         if 0 < self.decay_steps <= self.warmup_steps:
             raise InputError(
                 f"Config.decay_steps = {self.decay_steps}, but the decay ends after the "
@@ -146,7 +155,7 @@ def noise_schedule(cfg: Config) -> Schedule:
 
 
 def network(cfg: Config) -> nn.Module:
-    """(z, t) → what `cfg.prediction` names: a U-Net for images, an MLP for vectors."""
+    """(z, t, train, y) → what `cfg.prediction` names: a U-Net for images, an MLP for vectors."""
     if len(cfg.shape) == 1:
         return TimeMLP(cfg.shape[0], cfg.width)
     return UNet(
@@ -189,16 +198,45 @@ def target(cfg: Config, x: Array, t: Array, eps: Array) -> Array:
 
 def denoiser(cfg: Config, variables: PyTree) -> EpsFn:
     """The trained network as `eps_fn(z, t) -> ε̂`, whatever it predicts."""
-    net, schedule = network(cfg), noise_schedule(cfg)
+    net = network(cfg)
+    return as_eps(cfg, lambda z, t: jnp.asarray(net.apply(variables, z, t)))
+
+
+def as_eps(cfg: Config, predict: EpsFn) -> EpsFn:
+    """ε̂ of a network that outputs what `cfg.prediction` names."""
+    schedule = noise_schedule(cfg)
 
     def eps_fn(z: Array, t: Array) -> Array:
-        out = jnp.asarray(net.apply(variables, z, t))
+        out = predict(z, t)
         if cfg.prediction == "eps":
             return out
         a, b = _roots(schedule, t, z.ndim)
         return (z - a * out) / b if cfg.prediction == "x0" else b * z + a * out
 
     return eps_fn
+
+
+def simple_loss(
+    cfg: Config, predict: Callable[[Array, Array, Key], Array], key: Key, x: Array
+) -> Array:
+    """L_simple, the mean squared error of the prediction, per dimension: [].
+
+    The t of a batch are stratified, one in each of B equal parts of 1..T: as uniform as independent
+    ones, with less noise in the gradient.
+
+    Args:
+        cfg: of the model.
+        predict: (z, t, key of dropout) → what `cfg.prediction` names.
+        key: of times, noise and dropout.
+        x: [B, *shape]; each has `cfg.times_per_example` times, one after the other.
+    """
+    x = jnp.repeat(x, cfg.times_per_example, axis=0)
+    time_key, noise_key, dropout_key = jax.random.split(key, 3)
+    t = 1 + jnp.floor(cfg.T * rng.stratified(time_key, len(x), cfg.times_per_example))
+    t = jnp.clip(t, 1, cfg.T).astype(jnp.int32)  # rounding: u < 1 may still give T · u = T
+    eps = rng.normal(noise_key, x.shape)
+    z = q_sample(noise_schedule(cfg), x, t, eps)
+    return jnp.mean((predict(z, t, dropout_key) - target(cfg, x, t, eps)) ** 2)
 
 
 def elbo_terms(
@@ -284,17 +322,41 @@ def sample(cfg: Config, variables: PyTree, key: Key, num: int) -> Array:
     return _sample(cfg, variables, key, num)
 
 
-@jax.jit(static_argnums=(0, 3))
+@jit(0, 3)
 def _sample(cfg: Config, variables: PyTree, key: Key, num: int) -> Array:
-    schedule, eps_fn = noise_schedule(cfg), denoiser(cfg, variables)
-    is_image, shape = len(cfg.shape) == 3, (num, *cfg.shape)
-    if is_image and cfg.clip:
+    x = draw(cfg, denoiser(cfg, variables), key, num)
+    return jnp.clip(x, -1, 1) if len(cfg.shape) == 3 else x
+
+
+def draw(cfg: Config, eps_fn: EpsFn, key: Key, num: int) -> Array:
+    """Samples [num, *shape] of any denoiser, by the Config's sampler; x̂₀ clipped if it says so."""
+    schedule = noise_schedule(cfg)
+    if len(cfg.shape) == 3 and cfg.clip:
         eps_fn = samplers.clip_denoised(eps_fn, schedule)
-    if cfg.sampler == "ancestral":
-        x = samplers.ancestral(eps_fn, schedule, key, shape, cfg.variance)
-    else:
-        x = samplers.ddim(eps_fn, schedule, key, shape, cfg.sample_steps, cfg.eta)
-    return jnp.clip(x, -1, 1) if is_image else x
+    return SAMPLERS[cfg.sampler](cfg)(eps_fn, schedule, key, (num, *cfg.shape))
+
+
+def posterior(
+    cfg: Config,
+    variables: PyTree,
+    key: Key,
+    num: int,
+    seen: inverse.Seen,
+    method: str = "pigdm",
+    steps: int | None = None,
+) -> Array:
+    """Draw `num` samples of p(x|y), y = Ax + noise, by one of `inverse.METHODS`: [num, *shape]."""
+
+    @jit()
+    def draw(variables: PyTree, key: Key) -> Array:
+        schedule, eps_fn = noise_schedule(cfg), denoiser(cfg, variables)
+        if len(cfg.shape) == 3 and cfg.clip:
+            eps_fn = samplers.clip_denoised(eps_fn, schedule)
+        shape = (num, *cfg.shape)
+        x = inverse.METHODS[method](eps_fn, schedule, key, shape, seen, steps)
+        return jnp.clip(x, -1, 1) if len(cfg.shape) == 3 else x
+
+    return draw(variables, key)
 
 
 def log_prob(cfg: Config, variables: PyTree, x: Array, key: Key | None = None) -> Array:
@@ -306,7 +368,7 @@ def log_prob(cfg: Config, variables: PyTree, x: Array, key: Key | None = None) -
     return _log_prob(cfg, variables, x, jax.random.key(0) if key is None else key)
 
 
-@jax.jit(static_argnums=0)
+@jit(0)
 def _log_prob(cfg: Config, variables: PyTree, x: Array, key: Key) -> Array:
     levels = 256 if len(cfg.shape) == 3 else None
     schedule, eps_fn = noise_schedule(cfg), denoiser(cfg, variables)
@@ -322,28 +384,23 @@ def bits_per_dim(cfg: Config, variables: PyTree, x: Array, key: Key | None = Non
 def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Method:
     """Train by L_simple; `tx` in the place of the Config's Adam.
 
-    The t of a batch are stratified, one in each of B equal parts of 1..T: as uniform as independent
-    ones, with less noise in the gradient.
-
     Metrics: `loss`, the mean squared error of the prediction, per dimension.
     """
-    net, schedule = network(cfg), noise_schedule(cfg)
+    net = network(cfg)
 
     def init_variables(key: Key, batch: Batch) -> PyTree:
         x = check_shape(batch, cfg.shape)
         return net.init(key, x[:1], jnp.ones(1, jnp.int32))
 
     def loss(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
-        x = jnp.repeat(check_shape(batch, cfg.shape), cfg.times_per_example, axis=0)
-        time_key, noise_key, dropout_key = jax.random.split(key, 3)
-        t = 1 + jnp.floor(cfg.T * rng.stratified(time_key, len(x), cfg.times_per_example))
-        t = jnp.clip(t, 1, cfg.T).astype(jnp.int32)  # rounding: u < 1 may still give T · u = T
-        eps = rng.normal(noise_key, x.shape)
-        z = q_sample(schedule, x, t, eps)
-        rngs = {"dropout": dropout_key}
-        out = net.apply({"params": params, **mutables}, z, t, train=True, rngs=rngs)
+        x = check_shape(batch, cfg.shape)
+        apply = partial(net.apply, {"params": params, **mutables}, train=True)
+
+        def predict(z: Array, t: Array, key: Key) -> Array:
+            return jnp.asarray(apply(z, t, rngs={"dropout": key}))
+
         metrics: Metrics = {}
-        return jnp.mean((jnp.asarray(out) - target(cfg, x, t, eps)) ** 2), (metrics, mutables)
+        return simple_loss(cfg, predict, key, x), (metrics, mutables)
 
     return close(init_variables, with_ema(descent(loss, tx or optimizer(cfg)), cfg.ema_decay))
 

@@ -1,0 +1,77 @@
+r"""Mixtures of Gaussians, of which everything is known: denoisers, posteriors, draws.
+
+    p(x) = Σ_k w_k N(m_k, s² I)      q(z_t) = Σ_k w_k N(√ᾱ_t m_k, (ᾱ_t s² + 1-ᾱ_t) I)
+
+Any sampler and any method for inverse problems takes `denoiser` in the place of a trained network,
+and what it gets wrong is then its own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gengen.diffusion.samplers import EpsFn
+from gengen.diffusion.schedule import Schedule
+from gengen.types import Array
+
+
+class Mixture(NamedTuple):
+    """Σ_k w_k N(m_k, C), C the same for all; float64.
+
+    Attributes:
+        weights: w [K].
+        means: m [K, D].
+        covariance: C [D, D].
+    """
+
+    weights: np.ndarray
+    means: np.ndarray
+    covariance: np.ndarray
+
+    def draw(self, rng: np.random.Generator, num: int) -> np.ndarray:
+        """Draws: [num, D]."""
+        rows = rng.choice(len(self.weights), num, p=self.weights)
+        noise = rng.standard_normal((num, self.means.shape[1]))
+        return self.means[rows] + noise @ np.linalg.cholesky(self.covariance).T
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean [D] and covariance [D, D]."""
+        mean = self.weights @ self.means
+        away = self.means - mean
+        return mean, self.covariance + np.einsum("k,ki,kj->ij", self.weights, away, away)
+
+
+def mixture(weights: np.ndarray, means: np.ndarray, std: float) -> Mixture:
+    """Round components, all of deviation `std`."""
+    means = np.asarray(means, np.float64)
+    return Mixture(np.asarray(weights, np.float64), means, std**2 * np.eye(means.shape[1]))
+
+
+def denoiser(p: Mixture, schedule: Schedule) -> EpsFn:
+    """E[ε | z_t], z [B, D], for round components."""
+    alpha, rest = (jnp.asarray(a, jnp.float32) for a in schedule[1:])
+    log_w, means = jnp.log(jnp.asarray(p.weights)), jnp.asarray(p.means, jnp.float32)
+    s2 = float(p.covariance[0, 0])
+
+    def eps_fn(z: Array, t: Array) -> Array:
+        a, b = alpha[t - 1][:, None], rest[t - 1][:, None]
+        variance = a * s2 + b
+        away = z[:, None] - jnp.sqrt(a)[..., None] * means  # [B, K, D]
+        r = jax.nn.softmax(log_w - 0.5 * jnp.sum(away**2, -1) / variance, axis=1)
+        return jnp.sqrt(b) / variance * jnp.einsum("bk,bkd->bd", r, away)
+
+    return eps_fn
+
+
+def posterior(p: Mixture, A: np.ndarray, y: np.ndarray, noise: float) -> Mixture:
+    """p(x|y) for y = Ax + σ n, A [d, D], y [d]: another mixture."""
+    S = A @ p.covariance @ A.T + noise**2 * np.eye(len(A))
+    gain = p.covariance @ A.T @ np.linalg.inv(S)
+    away = y - p.means @ A.T
+    log_w = np.log(p.weights) - 0.5 * np.einsum("ki,ij,kj->k", away, np.linalg.inv(S), away)
+    w = np.exp(log_w - log_w.max())
+    return Mixture(w / w.sum(), p.means + away @ gain.T, p.covariance - gain @ A @ p.covariance)

@@ -1,0 +1,140 @@
+"""Posteriors that are known: of Gaussians and of mixtures of them."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gengen.diffusion import ddpm, exact, inverse, operators
+from gengen.diffusion.inverse import Seen
+from tests.diffusion.test_ddpm import gaussian_denoiser
+from tests.diffusion.test_samplers import MEANS, MIXTURE, STD, WEIGHTS
+
+A = np.array([[1.0, 0.5]])
+Y, NOISE = np.array([[0.8]]), 0.4
+
+
+def standard_denoiser(schedule):
+    """Of N(0, I): E[ε | z] = √(1-ᾱ) z."""
+    rest = jnp.asarray(np.sqrt(schedule.one_minus_alpha_bars), jnp.float32)
+    return lambda z, t: rest[t - 1].reshape(-1, *(1,) * (z.ndim - 1)) * z
+
+
+def test_denoiser_and_posterior_are_those_of_sums_over_a_grid():
+    """E[ε | z] and the moments of p(x|y), in float64, by adding up p(x) p(z|x) and p(x) p(y|x)."""
+    line = np.linspace(-5, 5, 401)
+    x = np.stack(np.meshgrid(line, line, indexing="ij"), -1).reshape(-1, 2)
+    away = ((x[:, None] - np.array(MEANS)) ** 2).sum(-1)
+    p = np.exp(-0.5 * away / STD**2) @ np.array(WEIGHTS)
+    schedule, t, z = ddpm.cosine_schedule(20), 9, np.array([0.4, -0.3])
+    a, b = schedule.alpha_bars[t - 1], schedule.one_minus_alpha_bars[t - 1]
+    w = p * np.exp(-0.5 * ((z - np.sqrt(a) * x) ** 2).sum(-1) / b)
+    eps = (z - np.sqrt(a) * (w @ x) / w.sum()) / np.sqrt(b)
+    eps_fn = exact.denoiser(MIXTURE, schedule)
+    got = eps_fn(jnp.asarray(z[None], jnp.float32), jnp.array([t]))[0]
+    np.testing.assert_allclose(got, eps, atol=1e-5)
+    w = p * np.exp(-0.5 * ((Y[0] - x @ A.T) ** 2).sum(-1) / NOISE**2)
+    mean = w @ x / w.sum()
+    covariance = np.einsum("n,ni,nj->ij", w, x - mean, x - mean) / w.sum()
+    found = exact.posterior(MIXTURE, A, Y[0], NOISE)
+    np.testing.assert_allclose(found.moments()[0], mean, atol=1e-6)
+    np.testing.assert_allclose(found.moments()[1], covariance, atol=1e-6)
+    drawn = found.draw(np.random.default_rng(0), 100_000)
+    np.testing.assert_allclose(np.cov(drawn.T), covariance, atol=0.03)
+
+
+@pytest.mark.parametrize("method", [inverse.pigdm, inverse.twisted])
+def test_guidance_by_the_pseudo_inverse_is_exact_for_a_standard_normal(method):
+    schedule = ddpm.cosine_schedule(300)
+    seen, num = Seen(operators.matrix(A), Y, NOISE), 20_000
+    draw = jax.jit(lambda key: method(standard_denoiser(schedule), schedule, key, (num, 2), seen))
+    x = np.asarray(draw(jax.random.key(0)))
+    standard = exact.mixture(np.ones(1), np.zeros((1, 2)), 1.0)
+    mean, covariance = exact.posterior(standard, A, Y[0], NOISE).moments()
+    # 300 steps leave a bias of the order 1/300, and 20,000 samples an error of 0.007.
+    np.testing.assert_allclose(x.mean(0), mean, atol=0.03)
+    np.testing.assert_allclose(np.cov(x.T), covariance, atol=0.03)
+
+
+def test_the_twisted_error_falls_with_the_particles_and_the_others_stay():
+    """RMS error of the posterior mean over runs; seen: 0.65 and 0.06, the others at 0.6."""
+    schedule = ddpm.cosine_schedule(100)
+    eps_fn = exact.denoiser(MIXTURE, schedule)
+    seen = Seen(operators.matrix(A), Y, NOISE)
+    mean, _ = exact.posterior(MIXTURE, A, Y[0], NOISE).moments()
+
+    def error(method, num, runs):
+        draw = jax.jit(jax.vmap(lambda key: method(eps_fn, schedule, key, (num, 2), seen).mean(0)))
+        found = np.asarray(draw(jax.random.split(jax.random.key(1), runs)))
+        return np.sqrt(np.mean(np.sum((found - mean) ** 2, -1)))
+
+    few, many = error(inverse.twisted, 8, 64), error(inverse.twisted, 4096, 8)
+    biased = [error(m, 1024, 2) for m in (inverse.pigdm, inverse.dps, inverse.replacement)]
+    assert many < 0.15 and few > 3 * many and min(biased) > 3 * many
+
+
+def test_one_step_of_dps_by_hand():
+    """N(0, ¼) and A = 1: x̂₀ = √ᾱ v z/(ᾱ v + 1-ᾱ), so that ∇‖y - x̂₀‖ is its slope and a sign."""
+    schedule, y = ddpm.linear_schedule(8), np.array([[3.0]])
+    eps_fn, key, shape = gaussian_denoiser(schedule), jax.random.key(0), (5, 1)
+    seen = Seen(operators.matrix(np.eye(1)), y)
+    plain, pulled = (
+        np.asarray(inverse.dps(eps_fn, schedule, key, shape, seen, [8, 7], zeta))
+        for zeta in (0.0, 0.3)
+    )
+    alpha, rest = schedule.alpha_bars[7], schedule.one_minus_alpha_bars[7]
+    slope = np.sqrt(alpha) * 0.25 / (alpha * 0.25 + rest)
+    np.testing.assert_allclose(pulled - plain, 0.3 * slope, atol=1e-5)
+
+
+SHAPE = (8, 8, 1)
+SEEN = {
+    "inpaint": operators.inpaint(np.arange(64).reshape(SHAPE) < 32),
+    "box": operators.box(SHAPE, 2),
+}
+
+
+@pytest.mark.parametrize("name", SEEN)
+@pytest.mark.parametrize("method", inverse.METHODS)
+def test_samples_explain_what_was_seen(method, name):
+    """Of N(0, I): a draw knows nothing of y, and misses it by √2; these come near it."""
+    schedule, op = ddpm.cosine_schedule(50), SEEN[name]
+    x = jax.random.normal(jax.random.key(5), (1, *SHAPE))
+    seen = Seen(op, op.forward(x), 0.05)
+    draw = partial(inverse.METHODS[method], standard_denoiser(schedule), schedule)
+    drawn = draw(jax.random.key(0), (16, *SHAPE), seen)
+    assert drawn.shape == (16, *SHAPE)
+    error = jnp.sqrt(jnp.mean((op.forward(drawn) - seen.y) ** 2))
+    floor = jnp.sqrt(jnp.mean(jnp.square(seen.y)))
+    assert error < 0.5 * floor
+    if method == "replacement":
+        np.testing.assert_allclose(op.forward(drawn), jnp.repeat(seen.y, 16, 0), atol=1e-4)
+    if method != "twisted":  # whose particles descend from few
+        assert jnp.std(drawn, axis=0).max() > 0.3
+
+
+def test_an_inverse_sampler_is_one_program():
+    schedule = ddpm.cosine_schedule(20)
+    seen = Seen(operators.matrix(A), Y, NOISE)
+    for method in inverse.METHODS.values():
+        draw = jax.jit(
+            partial(method, standard_denoiser(schedule), schedule, shape=(4, 2), seen=seen)
+        )
+        jaxpr = str(jax.make_jaxpr(draw)(jax.random.key(0)))
+        assert "callback" not in jaxpr
+        key = jax.device_put(jax.random.key(0))
+        draw(key)
+        with jax.transfer_guard("disallow"):
+            draw(key)
+
+
+def test_what_makes_no_sense_is_refused():
+    schedule = ddpm.cosine_schedule(20)
+    eps_fn, key = standard_denoiser(schedule), jax.random.key(0)
+    seen = Seen(operators.matrix(A), Y)
+    with pytest.raises(ValueError, match="repeats"):
+        inverse.replacement(eps_fn, schedule, key, (1, 2), seen, repeats=0)
+    with pytest.raises(ValueError, match="2 observations"):
+        inverse.twisted(eps_fn, schedule, key, (4, 2), seen._replace(y=np.zeros((2, 1))))
