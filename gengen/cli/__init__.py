@@ -16,6 +16,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from gengen import discover
 from gengen.data_options import DataOptions, default
 from gengen.errors import InputError
+from gengen.given_options import GivenOptions
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
@@ -196,6 +197,8 @@ class Sample:
     """Replace --out where it exists."""
     set: Settings = field(default=())
     """A field of the model's Config, of those that matter to sampling."""
+    classes: tuple[int, ...] = ()
+    """Classes asked for, in turn, of models that are told one: --classes 3 8."""
     interpolate: bool = False
     """Draw decoded codes on straight ways between those of real examples, a row a pair."""
     traverse: bool = False
@@ -209,6 +212,7 @@ class Sample:
     data: Annotated[str | None, default("the run's, held out if there is such a part")] = None
     """The real examples: as in `gengen train --data`."""
     options: tyro.conf.OmitArgPrefixes[DataOptions] = DataOptions()
+    inverse: tyro.conf.OmitArgPrefixes[GivenOptions] = GivenOptions()
 
     def __call__(self) -> None:
         """Run the command."""

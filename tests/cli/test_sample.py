@@ -10,6 +10,7 @@ from gengen import trained
 from gengen.cli import latent as pictures
 from gengen.cli import main
 from gengen.data import batch_indices, load, to_batch
+from gengen.gan import cgan
 from gengen.vae import cvae, vae
 from gengen.viz import latent
 from tests.processes import settings
@@ -23,6 +24,7 @@ SMALL = {
     "marginalized": (),
     "ppca": ("k=2",),
     "gmm": ("K=2",),
+    "cgan": ("channels=", "widths=8", "latent=4"),
 }
 FITTED = ("marginalized", "ppca", "gmm")
 
@@ -192,6 +194,27 @@ def test_vectors_are_points_and_other_data_can_be_given(runs, tmp_path, capsys):
     assert "20 examples" in said  # without classes
 
 
+def test_classes_are_asked_for_in_turn(runs, tmp_path, capsys, monkeypatch):
+    """Of every part that is drawn at once: 300 are 256 and the rest."""
+    run, out = runs("cgan"), tmp_path / "x.npz"
+    asked = []
+    monkeypatch.setattr(cgan, "sample", spy(cgan.sample, asked))
+    line = ["sample", str(run), "--num", "300", "--out", str(out), "--classes", "3", "8", "1"]
+    assert main(line) == 0, capsys.readouterr().err
+    np.testing.assert_array_equal(np.concatenate(asked)[:300], np.resize([3, 8, 1], 300))
+    assert len(asked) == 2 and np.load(out)["arr_0"].shape == (300, 8, 8, 1)
+
+
+def spy(sample, asked):
+    """`sample`, keeping the classes of each call."""
+
+    def call(cfg, variables, key, num, y=None):
+        asked.append(y)
+        return sample(cfg, variables, key, num, y)
+
+    return call
+
+
 @pytest.mark.parametrize(
     "model, words, message",
     [
@@ -205,6 +228,9 @@ def test_vectors_are_points_and_other_data_can_be_given(runs, tmp_path, capsys):
         ("gmm", "--embed pca", "gmm has no encode"),
         ("stacked", "--manifold", "codes in the plane"),
         ("autoencoder", "", "autoencoder does not sample"),
+        ("vae", "--classes 3", "this vae is told none"),
+        ("vae", "--classes 3 --reconstruct", "--classes and --reconstruct"),
+        ("cgan", "--classes 3 10", "knows 0 to 9"),
     ],
 )
 def test_bad_input_is_one_line(model, words, message, runs, tmp_path, capsys, monkeypatch):

@@ -1,0 +1,106 @@
+"""`gengen sample --given`: draws of what a masked, small, blurred or grey image may have been.
+
+Of every model whose module has `posterior(cfg, variables, key, num, seen, method, steps)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gengen.data import normalise
+from gengen.data.images import BadImage, content_of, decode
+from gengen.data_options import DataOptions
+from gengen.diffusion import operators
+from gengen.diffusion.inverse import Seen
+from gengen.diffusion.operators import Operator
+from gengen.errors import InputError
+from gengen.given_options import GivenOptions
+from gengen.trained import Trained
+from gengen.types import Shape
+from gengen.viz.grid import grid
+
+if TYPE_CHECKING:
+    from gengen.cli import Sample
+
+NUM = 8  # draws, if nothing else is asked
+STEPS = 250
+
+
+def draw(args: Sample, model: Trained) -> tuple[np.ndarray, str]:
+    """The picture, uint8 [H, W, C]: given, draws, mean, deviation; and its caption."""
+    module, cfg, variables, settings = model
+    if not hasattr(module, "posterior") or len(cfg.shape) != 3:
+        raise InputError(
+            f"--given is of models of images with a posterior; {settings['model']} has none"
+        )
+    options, num, key = args.inverse, args.num or NUM, jax.random.key(args.seed)
+    operator = OPERATORS[options.operator](cfg.shape, options)
+    like = jax.eval_shape(operator.forward, jax.ShapeDtypeStruct((1, *cfg.shape), "float32")).shape
+    assert options.given is not None
+    if options.degrade:
+        y = np.asarray(operator.forward(jnp.asarray(read(options.given, cfg.shape))[None]))
+        noise = np.random.default_rng(args.seed).standard_normal(y.shape)
+        y = (y + options.noise * noise).astype(np.float32)
+        if options.operator == "inpaint":  # what is masked stays unknown
+            y = np.asarray(operator.forward(jnp.asarray(y)))
+    else:
+        y = read(options.given, like[1:])[None]
+    seen = Seen(operator, y, options.noise)
+    steps = min(options.steps or STEPS, cfg.T)
+    x = np.asarray(module.posterior(cfg, variables, key, num, seen, options.method, steps))
+    deviation = 2 * x.std(0, ddof=1) - 1 if num > 1 else -np.ones(cfg.shape, np.float32)
+    shown = [as_large(y[0], cfg.shape), *x, x.mean(0), deviation]
+    picture = grid(np.clip(np.stack(shown), -1, 1), len(shown))
+    return picture, f"given, {num} draws by {options.method}, mean, deviation (1 is white)"
+
+
+def read(path: Path, shape: Shape) -> np.ndarray:
+    """An image file in [-1, 1], float32 of `shape`.
+
+    Raises:
+        InputError: if it is none, or has another size.
+    """
+    try:
+        pixels = decode(content_of(path), DataOptions(), grey=shape[-1] == 1)
+    except BadImage as error:
+        raise InputError(f"{path}: {error}") from None
+    if pixels.shape[:2] != tuple(shape[:2]):
+        raise InputError(
+            f"{path} is {pixels.shape[0]} × {pixels.shape[1]} pixels, but here it is to be "
+            f"{shape[0]} × {shape[1]} (--degrade: where it is the image itself)"
+        )
+    return np.asarray(normalise({"image": pixels})["image"])
+
+
+def as_large(y: np.ndarray, shape: Shape) -> np.ndarray:
+    """What was seen, as an image of `shape`: pixels repeated, grey as colour."""
+    times = shape[0] // y.shape[0]
+    return np.broadcast_to(np.repeat(np.repeat(y, times, 0), times, 1), shape)
+
+
+def _inpaint(shape: Shape, options: GivenOptions) -> Operator:
+    known = np.arange(shape[0])[:, None, None] < shape[0] // 2
+    if options.mask is not None:
+        known = read(options.mask, (*shape[:2], 1)) > 0
+    return operators.inpaint(np.broadcast_to(known, (*shape[:2], 1)))
+
+
+def _grey(shape: Shape, options: GivenOptions) -> Operator:
+    if shape[-1] != 3:
+        raise InputError(f"--operator grey: images of shape {shape} have no colours")
+    return operators.grey()
+
+
+OPERATORS: dict[str, Callable[[Shape, GivenOptions], Operator]] = {
+    "inpaint": _inpaint,
+    "superres": lambda shape, o: operators.box(shape, o.factor),
+    "deblur": lambda shape, o: operators.convolve(shape, operators.gaussian(o.blur)),
+    "motion": lambda shape, o: operators.convolve(shape, operators.motion(o.length, o.angle)),
+    "grey": _grey,
+}
