@@ -38,7 +38,8 @@ def fit_run(
     with run_dir.locked(out, resume=False):
         x = data_of(to_batch(data.arrays, np.arange(len(data), dtype=np.int32)))
         params = jax.tree.map(jnp.asarray, module.fit(x, cfg))
-        run_dir.create(out, run_dir.settings(settings, data, seed=seed, steps=1))
+        numbers = {"steps": 1, "parameters": sum(p.size for p in jax.tree.leaves(params))}
+        run_dir.create(out, run_dir.settings(settings, data, seed=seed, **numbers))
         state = TrainState(jnp.int32(1), params, opt_state={}, mutables={}, ema=None)
         with Checkpoints(out / "checkpoints") as checkpoints:
             checkpoints.save(state)

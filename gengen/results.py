@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gengen import run_dir
 
 ROOT = Path(__file__).parent.parent
+FACTS = ("model", "data", "seed", "steps", "parameters", "machine", "versions", "config")
 
 
 def record(name: str, run: Path, metrics: dict[str, Any], seconds: float) -> Path:
@@ -22,14 +24,28 @@ def record(name: str, run: Path, metrics: dict[str, Any], seconds: float) -> Pat
         metrics: numbers by name, with their floor, the same of real data, where there is one.
         seconds: the recipe took, all included.
     """
-    settings = run_dir.read(run)
-    kept = ("model", "data", "seed", "steps", "parameters", "machine", "versions", "config")
+    return write(name, run_dir.read(run), metrics, seconds)
+
+
+def write(
+    name: str, settings: Mapping[str, Any], metrics: dict[str, Any], seconds: float, **own: Any
+) -> Path:
+    """Write `results/NAME.json` of what has no single run directory.
+
+    Args:
+        name: of the recipe.
+        settings: what was run, as far as it applies: see `FACTS`.
+        metrics: as of `record`.
+        seconds: the recipe took.
+        own: what else the recipe keeps there.
+    """
     result = {
         "recipe": name,
         "commit": _commit(),
         "seconds": round(seconds, 1),
         "metrics": metrics,
-        **{key: settings[key] for key in kept},
+        **{key: settings[key] for key in FACTS if key in settings},
+        **own,
     }
     path = ROOT / "results" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
@@ -68,8 +84,7 @@ def _section(result: dict[str, Any]) -> list[str]:
     machine = result["machine"]
     facts = [
         f"{result['model']} on {result['data']['name']}",
-        f"{result['parameters']:,} parameters",
-        f"{result['steps']:,} steps",
+        *(f"{result[fact]:,} {fact}" for fact in ("parameters", "steps") if fact in result),
         f"seed {result['seed']}",
         f"{result['seconds']:,.0f} s in all",
         f"{machine['device']}, {machine['cores']} cores"

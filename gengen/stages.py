@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from gengen.data import AnyData
-from gengen.types import InputError, Method, TrainState
+import numpy as np
 
+from gengen.data import AnyData, Dataset, to_batch
+from gengen.types import Array, InputError, Method, TrainState, data_of
+
+CHUNK = 1000  # examples at a time, through a network
 Finished = Mapping[str, TrainState]  # the last states of the stages before, by name
 
 
@@ -23,6 +26,33 @@ def same_data(before: Finished, data: AnyData) -> AnyData:
 def fresh(before: Finished, state: TrainState) -> TrainState:
     """The state that the method's `init` gave."""
     return state
+
+
+def resident(data: AnyData) -> Dataset:
+    """Data that are in memory, all at once.
+
+    Raises:
+        InputError: for a stream.
+    """
+    if not isinstance(data, Dataset):
+        raise InputError(f"{data.name} is streamed, but what a stage codes is kept in memory")
+    return data
+
+
+def coded(data: AnyData, encode: Callable[[Array], Array], name: str) -> Dataset:
+    """A data set of what a stage before makes of each example, with the labels it had.
+
+    Args:
+        data: resident, N examples.
+        encode: x [B, ...] as in a batch → codes [B, D], or maps of them [B, h, w, D].
+        name: of the new data set.
+    """
+    data, parts = resident(data), []
+    for start in range(0, len(data), CHUNK):
+        rows = np.arange(start, min(start + CHUNK, len(data)), dtype=np.int32)
+        parts.append(np.asarray(encode(data_of(to_batch(data.arrays, rows))), np.float32))
+    labels = {"label": data.arrays["label"]} if "label" in data.arrays else {}
+    return Dataset(name, {"x": np.concatenate(parts), **labels}, data.classes)
 
 
 class Stage(NamedTuple):

@@ -23,7 +23,7 @@ from gengen import distributed
 from gengen.checkpoint import Checkpoints, restore, steps_in
 from gengen.data import Dataset, to_batch
 from gengen.run_dir import MetricsLog, read_metrics
-from gengen.types import InputError, Key, PyTree, TrainState
+from gengen.types import InputError, Key, PyTree, TrainState, data_of
 
 FOLDER, LOG = "best", "validation.jsonl"
 CHUNK = 250  # examples at a time
@@ -145,13 +145,12 @@ def nats(module: ModuleType, cfg: Any, data: Dataset) -> Callable[[PyTree, Key],
     """
     if not hasattr(module, "log_prob"):
         raise InputError(f"{module.__name__.rpartition('.')[2]} has no log_prob to validate by")
-    name = "image" if len(data.shape) == 3 else "x"
 
     def loss(variables: PyTree, key: Key) -> float:
         total = 0.0
         for start in range(0, len(data), CHUNK):
             rows = np.arange(start, min(start + CHUNK, len(data)), dtype=np.int32)
-            x = to_batch(data.arrays, rows)[name]
+            x = data_of(to_batch(data.arrays, rows))
             one = jax.random.fold_in(key, start)
             total -= float(np.asarray(module.log_prob(cfg, variables, x, one), np.float64).sum())
         return total / len(data)

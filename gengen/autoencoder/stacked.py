@@ -25,16 +25,15 @@ from dataclasses import dataclass
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.typing import ArrayLike
 
 from gengen.autoencoder.autoencoder import cross_entropy
 from gengen.autoencoder.denoising import mask
-from gengen.data import AnyData, Dataset, to_batch
+from gengen.data import AnyData, Dataset
 from gengen.distributions import total
 from gengen.nn.mirror import ACTIVATIONS, MirrorMLP
-from gengen.stages import Finished, Stage
+from gengen.stages import Finished, Stage, coded, resident
 from gengen.steps import descent
 from gengen.steps import method as close
 from gengen.types import (
@@ -47,10 +46,7 @@ from gengen.types import (
     Shape,
     TrainState,
     check_shape,
-    data_of,
 )  # fmt: skip
-
-CHUNK = 1000  # examples encoded at a time
 
 
 @dataclass(frozen=True)
@@ -218,32 +214,21 @@ def codes(cfg: Config, before: Finished, data: AnyData, layer: int) -> AnyData:
     """What `layer` (0, 1, ...) is trained on: the data, or their codes in the layers below it."""
     if layer == 0:
         return data
-    data = _resident(data)
     net = MirrorMLP((_size(cfg), *cfg.widths[:layer]), cfg.activation, True, cfg.tied)
     params = _joined(before, layer)
     encode = jax.jit(lambda x: net.apply({"params": params}, _flat(x), method="encode"))
-    parts = []
-    for start in range(0, len(data), CHUNK):
-        rows = np.arange(start, min(start + CHUNK, len(data)), dtype=np.int32)
-        parts.append(np.asarray(encode(data_of(to_batch(data.arrays, rows))), np.float32))
-    return Dataset(f"{data.name}, layer {layer}", {"x": np.concatenate(parts)})
+    return coded(data, encode, f"{data.name}, layer {layer}")
 
 
 def first(cfg: Config, data: AnyData) -> AnyData:
     """The examples whose labels may be used: the first `cfg.labelled`."""
     if not (cfg.classes and cfg.labelled):
         return data
-    data = _resident(data)
+    data = resident(data)
     if cfg.labelled > len(data):
         raise InputError(f"Config.labelled = {cfg.labelled}, but there are {len(data)} examples")
     arrays = {name: array[: cfg.labelled] for name, array in data.arrays.items()}
     return Dataset(f"{data.name}, first {cfg.labelled}", arrays, data.classes)
-
-
-def _resident(data: AnyData) -> Dataset:
-    if not isinstance(data, Dataset):
-        raise InputError(f"{data.name} is streamed, but the codes of a stack are kept in memory")
-    return data
 
 
 def _joined(before: Finished, num: int) -> PyTree:

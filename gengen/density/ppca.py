@@ -114,7 +114,7 @@ def encode(cfg: Config, variables: PyTree, x: ArrayLike) -> Array:
 def decode(cfg: Config, variables: PyTree, z: Array) -> Array:
     """E[x|z] = Wz + μ: [B, *shape]."""
     p = variables["params"]
-    return (z @ p["W"].T + p["mean"]).reshape(-1, *cfg.shape)
+    return jnp.asarray(z @ p["W"].T + p["mean"]).reshape(-1, *cfg.shape)
 
 
 def sample(cfg: Config, variables: PyTree, key: Key, num: int) -> Array:
