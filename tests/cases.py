@@ -11,7 +11,8 @@ import numpy as np
 
 from gengen import rng
 from gengen.autoencoder import adversarial, autoencoder, denoising
-from gengen.diffusion import ddpm
+from gengen.autoregressive import fvsbn, made, nade, pixelcnn, pixelrnn
+from gengen.diffusion import conditional, ddpm
 from gengen.flow import flow_gan, realnvp
 from gengen.gan import (
     cgan,
@@ -107,6 +108,18 @@ CASES = {
     "ddpm-vectors": Case(
         "ddpm", ddpm.Config(shape=(2,), T=20, width=16, batch_size=16), ddpm.method, ddpm.sample
     ),
+    "conditional": Case(
+        "conditional", conditional.Config(**DDPM, guidance=1.0), conditional.method,
+        conditional.sample,
+    ),
+    "conditional-small": Case(
+        "conditional",
+        conditional.Config(**DDPM, classes=0, seen="small", times_per_example=2),
+        conditional.method,
+        lambda cfg, variables, key, num: conditional.sample(
+            cfg, variables, key, num, given=np.zeros((num, 4, 4, 1), np.float32)
+        ),
+    ),
     "flow_gan": Case(
         "flow_gan",
         flow_gan.Config(shape=(2,), couplings=2, widths=(8,), critic_widths=(8,), batch_size=40),
@@ -118,6 +131,30 @@ CASES = {
         realnvp.Config(shape=(4, 4, 1), couplings=2, levels=1, channels=4, batch_size=16),
         realnvp.method,
         realnvp.sample,
+    ),
+    "fvsbn": Case(
+        "fvsbn", fvsbn.Config(shape=(6,), batch_size=16), fvsbn.method, fvsbn.sample
+    ),
+    "nade": Case("nade", nade.Config(shape=(6,), H=4, batch_size=16), nade.method, nade.sample),
+    "made": Case(
+        "made", made.Config(shape=(4, 4, 1), widths=(8, 8), masks=2, orders=True, batch_size=16),
+        made.method, made.sample,
+    ),
+    "pixelcnn": Case(
+        "pixelcnn",
+        pixelcnn.Config(shape=(4, 4, 3), features=3, hidden=3, layers=1, first=3, classes=10,
+                        head="logistic", components=2, batch_size=16),
+        lambda cfg: on_noisy_data(pixelcnn.method(cfg)),
+        pixelcnn.sample,
+    ),
+    "pixelrnn": Case(
+        "pixelrnn", pixelrnn.Config(shape=(4, 4, 1), features=3, layers=1, first=3, batch_size=16),
+        pixelrnn.method, pixelrnn.sample,
+    ),
+    "pixelrnn-row": Case(
+        "pixelrnn",
+        pixelrnn.Config(shape=(4, 4, 1), kind="row", features=3, layers=1, first=3, batch_size=16),
+        pixelrnn.method, pixelrnn.sample,
     ),
     "vae": Case("vae", vae.Config(**VAE), vae.method, vae.sample),
     "vae-vectors": Case(
@@ -191,6 +228,7 @@ CASES = {
 
 # Models that are fitted at once: data, and what to set.
 FITS: dict[str, tuple[str, list[str]]] = {
+    "ar": ("moons", ["p=1"]),
     "gmm": ("mouse", ["K=4"]),
     "marginalized": ("digits", []),
     "ppca": ("digits", ["k=3"]),
@@ -199,4 +237,23 @@ FITS: dict[str, tuple[str, list[str]]] = {
 # Models trained in stages: data, and what to set.
 STAGED: dict[str, tuple[str, list[str]]] = {
     "stacked": ("digits", ["widths=16,8", "batch_size=16"]),
+    "adagan": ("grid25", ["T=2", "widths=8", "latent=2", "batch_size=16"]),
+    "latent": (
+        "digits",
+        ["code=2,2,2", "codec_channels=4,4", "channels=8", "blocks=1", "groups=4", "T=20"],
+    ),
+    "vqvae_prior": (
+        "digits",
+        [
+            "channels=4,8",
+            "K=8",
+            "D=4",
+            "features=4",
+            "layers=1",
+            "first=3",
+            "hidden=4",
+            "classes=10",
+            "batch_size=16",
+        ],
+    ),
 }

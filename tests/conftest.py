@@ -1,16 +1,36 @@
 """Eight devices on any machine, and array shapes checked at every call."""
 
+import gc
 import os
+from pathlib import Path
 
-# Before JAX is imported: it reads this once.
+# Before JAX is imported: it reads these once. Tests compile much and compute little: without LLVM's
+# optimisation and MLIR's kernels the same programs take half the time. (A jaxlib that does not know
+# a flag says so and stops.)
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    + " --xla_force_host_platform_device_count=8"
 ).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import jax
+import pytest
 from jaxtyping import install_import_hook
 
 import tests.typecheck  # noqa: F401  the hook finds it by name
 
 # Stays installed: every public annotation of gengen is checked while tests run.
 install_import_hook("gengen", "tests.typecheck.check")
+
+MAPS = Path("/proc/self/maps")
+MANY = 20_000  # pieces of memory; Linux grants a process 65,530, and LLVM falls over beyond
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """Compiled programs are several pieces of memory each, and JAX keeps them all."""
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MANY:
+        jax.clear_caches()
+        gc.collect()

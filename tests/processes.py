@@ -13,12 +13,17 @@ SMALL_WGAN = ("widths=8,8", "latent=2", "m=8")
 VECTOR_DDPM = ("width=16", "T=10", "batch_size=8")
 
 
+def as_users() -> dict[str, str]:
+    """The environment, without the devices and compiler options that tests give themselves."""
+    return {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+
+
 def settings(words):
     return [part for word in words for part in ("--set", word)]
 
 
 def environment(**changes):
-    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    env = as_users()
     env["PYTHONPATH"] = os.pathsep.join([*changes.pop("first", []), str(ROOT)])
     return env | changes
 

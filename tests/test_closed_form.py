@@ -32,7 +32,10 @@ def test_fits_and_comes_back(name, tmp_path, capsys, monkeypatch):
     chex.assert_trees_all_equal(a.variables, b.variables)
     chex.assert_tree_all_finite(a.variables)
     assert (tmp_path / "a" / "report.html").exists()
-    assert json.loads(Path("a/config.json").read_text())["model"] == name
+    settings = json.loads(Path("a/config.json").read_text())
+    assert settings["model"] == name
+    params = jax.tree.leaves(a.variables["params"])
+    assert settings["parameters"] == sum(np.size(p) for p in params)
     x = data_of(to_batch(load(data).arrays, np.arange(4)))
     for function in ("log_prob", "encode"):
         if hasattr(a.module, function):

@@ -73,6 +73,7 @@ def test_a_step_changes_parameters_and_all_is_finite(trained):
     assert all(np.shape(m) == () for m in metrics.values())
 
 
+@pytest.mark.slow  # each operation is compiled for itself
 def test_jit_equals_eager(case, trained):
     method, _, states, _ = trained
     eager, _ = method.train_step(KEY, _on_device(states[1]), batch(case, seed=1))
@@ -81,7 +82,7 @@ def test_jit_equals_eager(case, trained):
     _assert_close(eager, states[2], 1e-3)
 
 
-@pytest.mark.parametrize("mode", ["jit", "pmap"])
+@pytest.mark.parametrize("mode", [pytest.param("jit", marks=pytest.mark.slow), "pmap"])
 def test_eight_devices_equal_one_on_the_whole_batch(case, trained, mode):
     """Five steps: the order of sums differs, nothing else, and the copies stay alike.
 
