@@ -5,7 +5,23 @@ Pixels of 8 bits, 0..255, as they are; v + u, u ~ U[0, 1) drawn anew at every lo
 tenth of the training images, not trained on, gains no more; the best state is scored. The error of
 going to z and back is that of logits, in float32.
 
-EXPECTED
+Expected, as measured (results/realnvp_mnist5k.json), seed 0, two CPU cores, 696 s:
+
+    bits/dim, 500 held-out images                                         1.742
+    its standard error                                                   0.0143
+    bits/dim, training images                                             1.724
+    best step                                                              1200
+    largest error of logits, there and back, in 1e-6                      16.81
+    fid[mnist-v1]                                                         909.5  (real: 12.59)
+
+Expected, as measured (results/realnvp_fashion.json), seed 0, two CPU cores, 1429 s:
+
+    bits/dim, 10000 held-out images                                        3.65
+    its standard error                                                   0.0088
+    bits/dim, training images                                             3.604
+    best step                                                              1200
+    largest error of logits, there and back, in 1e-6                      5.484
+    fid[fashion-v1]                                                       820.6  (real: 4.808)
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import tyro
 
-from gengen import evaluation, loop
+from gengen import evaluation, loop, trained
 from gengen.cli.train import preview, settings
 from gengen.compile import use_compilation_cache
 from gengen.data import AnyData, Dataset, load, to_batch, to_uint8
@@ -69,6 +69,12 @@ def images(data: Dataset, num: int | None = None) -> np.ndarray:
     """The first `num` images of a data set in [-1, 1]: float32 [N, H, W, C]."""
     rows = np.arange(len(data) if num is None else num, dtype=np.int32)
     return np.asarray(to_batch(data.arrays, rows)["image"])
+
+
+def first(data: AnyData, num: int | None = None) -> Dataset:
+    """The first `num` examples of data in memory, or all, under the same name."""
+    assert isinstance(data, Dataset)
+    return Dataset(data.name, {k: a[:num] for k, a in data.arrays.items()}, data.classes)
 
 
 def in_parts(function: Callable[..., jax.Array], *arrays: np.ndarray) -> np.ndarray:
@@ -125,6 +131,19 @@ def train(
     )  # fmt: skip
 
 
+def again(path: Path, module: ModuleType, data: str) -> tuple[Any, Any]:
+    """The Config and the variables of a run that was done before.
+
+    Raises:
+        ValueError: if it is of another model, or of other data.
+    """
+    model = trained.load(path)
+    if model.module is not module or model.settings["data"]["name"] != load(data).name:
+        name = module.__name__.rsplit(".", 1)[-1]
+        raise ValueError(f"{path} is no run of {name} on {data}: take one, or leave it out")
+    return model.cfg, model.variables
+
+
 # --- scores --------------------------------------------------------------------------------------
 
 
@@ -163,6 +182,29 @@ def rows_of(path: Path, *rows: Any, scale: int = 3) -> None:
     save_png(path, grid(np.concatenate([np.asarray(r) for r in rows]), len(rows[0])), scale=scale)
 
 
+def titled(path: Path, rows: Sequence[tuple[str, Any]]) -> None:
+    """A picture of images, [N, H, W, C] in each row, with its title to the left."""
+    from matplotlib.figure import Figure
+
+    x = grid(np.concatenate([np.asarray(r) for _, r in rows]), len(rows[0][1]))
+    x = x.repeat(2, axis=0).repeat(2, axis=1).squeeze()
+    (height, width), middles = x.shape[:2], (np.arange(len(rows)) + 0.5) / len(rows)
+    margin = 12 + 5 * max(len(title) for title, _ in rows)  # pixels, of letters of 7 points
+    figure = Figure(figsize=((width + margin) / 100, height / 100), dpi=100)
+    axes = figure.add_axes((margin / (width + margin), 0, width / (width + margin), 1))
+    axes.imshow(x, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="auto")
+    axes.set_yticks(height * middles, [title for title, _ in rows], fontsize=7)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    figure.savefig(path)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table of Markdown: the first column to the left, numbers to the right."""
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
 def finish(name: str, out: Path, metrics: Metrics, args: Args, shown: Sequence[str] = ()) -> None:
     """Evaluation, report, and the figures on the screen; with --results, what is committed.
 
@@ -173,15 +215,15 @@ def finish(name: str, out: Path, metrics: Metrics, args: Args, shown: Sequence[s
         args: of the recipe.
         shown: pictures in `out`, NAME.png, that go into docs/images.
     """
-    table = {k: {c: round(float(v), 4) for c, v in row.items()} for k, row in metrics.items()}
-    listed = [{"name": k, **row} for k, row in table.items()]
+    rounded = {k: {c: round(float(v), 4) for c, v in row.items()} for k, row in metrics.items()}
+    listed = [{"name": k, **row} for k, row in rounded.items()]
     (out / "evaluation.json").write_text(json.dumps({"rows": listed}, indent=2))
     report, seconds = write_report(out), time.monotonic() - START
     if args.results:
-        record(name, out, table, seconds)
+        record(name, out, rounded, seconds)
         for picture in shown:
             shutil.copy(out / f"{picture}.png", ROOT / "docs" / "images" / f"{name}_{picture}.png")
-    print(lines(name, {"seed": args.seed, "seconds": round(seconds, 1), "metrics": table}))
+    print(lines(name, {"seed": args.seed, "seconds": round(seconds, 1), "metrics": rounded}))
     print(f"\npictures  {out}\nreport    {report}")
 
 

@@ -3,7 +3,6 @@
 import importlib
 import itertools
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +10,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.processes import as_users
+
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "experiments"
 QUICK = ("autoencoder_mnist5k", "gmm_mouse")
 SLOW = (
-    "aae_mnist5k", "beta_vae", "cvae", "denoising_mnist5k", "domain_adaptation", "stacked_mnist5k",
-    "vae", "vqvae",
+    "aae_mnist5k", "beta_vae", "cvae", "denoising_mnist5k", "domain_adaptation", "photographs",
+    "realnvp_images", "stacked_mnist5k", "vae", "vqvae",
 )  # fmt: skip
-SMALL = {"vae_fashion": ("--num", "20", "--samples", "250", "--seeds", "2")}
+SMALL = {
+    "conditional_images": ("--task", "small4", "--evaluations", "2"),
+    "ddpm_images": ("--samples", "250", "--evaluations", "2"),
+    "gan_images": ("--model", "cgan"),
+    "inverse_images": ("--given", "2", "--draws", "2", "--evaluations", "4"),
+    "latent_diffusion": ("--samples", "250", "--evaluations", "2"),
+    "vae_fashion": ("--num", "20", "--samples", "250", "--seeds", "2"),
+    "vqvae_prior": ("--data", "mnist5k", "--samples", "250"),
+}
 
 
 @pytest.fixture
@@ -31,10 +40,8 @@ def recipe(monkeypatch):
 def ran(name: str, out: Path) -> str:
     """What a recipe prints after 3 steps, in a process of its own with the usual devices."""
     words = [sys.executable, FOLDER / f"{name}.py", "--steps", "3", "--out", out]
-    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    done = subprocess.run(
-        [*words, *SMALL.get(name, ())], capture_output=True, text=True, env=env, check=False
-    )
+    words = [*words, *SMALL.get(name, ())]
+    done = subprocess.run(words, capture_output=True, text=True, env=as_users(), check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -67,12 +74,112 @@ def test_a_taken_directory_is_one_line(tmp_path):
     assert done.stderr.startswith("gmm_mouse: ") and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", [*QUICK, *SLOW, *SMALL])
+# Recipes of several results.
+SEVERAL = {
+    "binary_likelihoods": ("binary_mnist5k", "binary_fashion"),
+    "realnvp_images": ("realnvp_mnist5k", "realnvp_fashion"),
+}
+
+
+GANS = ("dcgan", "lsgan", "wgan", "wgan_gp", "resnet_gan")
+TABLES = {
+    "conditional_images": (
+        "DIFFUSION.md",
+        [
+            "conditional_class_mnist5k",
+            "conditional_class_fashion",
+            "conditional_small2_mnist5k",
+            "conditional_small4_mnist5k",
+            "conditional_grey_photographs",
+        ],
+    ),
+    "inverse_images": ("DIFFUSION.md", ["inverse_mnist5k"]),
+    "latent_diffusion": ("DIFFUSION.md", ["latent_mnist5k"]),
+    "shared_denoiser": ("DIFFUSION.md", ["shared_denoiser"]),
+    "dirac": ("GAN.md", ["dirac"]),
+    "gan_images": (
+        "GAN.md",
+        ["cgan_mnist5k"] + [f"{m}_{d}" for d in ("mnist5k", "fashion") for m in GANS],
+    ),
+    "mode_collapse": ("GAN.md", ["mode_collapse"]),
+    "ddpm_images": ("DIFFUSION.md", ["ddpm_mnist5k_steps", "ddpm_fashion_steps"]),
+    "binary_likelihoods": ("AUTOREGRESSIVE.md", ["binary_mnist5k", "binary_fashion"]),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [*QUICK, *SLOW, *sorted(SMALL.keys() - TABLES.keys()), "exact_mixture"]
+)
 def test_headers_say_what_was_measured(recipe, name):
     """Word for word what results/NAME.json holds."""
     module = recipe(name)
-    result = json.loads((ROOT / "results" / f"{module.NAME}.json").read_text())
-    assert recipe("recipe").lines(module.NAME, result) in module.__doc__
+    for result in SEVERAL.get(name) or (module.NAME,):
+        found = json.loads((ROOT / "results" / f"{result}.json").read_text())
+        assert recipe("recipe").lines(result, found) in module.__doc__
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_of_the_docs_are_the_results(recipe, name):
+    """Word for word what the recipe makes of results/NAME.json."""
+    page, sources = TABLES[name]
+    results = {s: json.loads((ROOT / "results" / f"{s}.json").read_text()) for s in sources}
+    table = results[sources[0]].get("table")
+    lines = recipe(name).markdown(results if table is None else table)
+    assert "\n".join(lines) in (ROOT / "docs" / page).read_text()
+
+
+def test_tables_of_exact_mixtures_are_the_results(recipe):
+    module = recipe("exact_mixture")
+    table = json.loads((ROOT / "results" / "exact_mixture.json").read_text())["table"]
+    page = (ROOT / "docs" / "DIFFUSION.md").read_text()
+    for lines in (module.markdown(table), module.inverse_markdown(table)):
+        assert "\n".join(lines) in page
+
+
+@pytest.mark.slow
+def test_samplers_and_inverse_methods_are_measured(tmp_path):
+    words = [sys.executable, FOLDER / "exact_mixture.py", "--out", tmp_path / "run"]
+    words += ["--steps", "20", "--samples", "500", "--draws", "100"]
+    printed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert printed.count("multistep") == 1 and "| twisted, 16 |" in printed
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"samplers.png", "posteriors.png"}
+
+
+@pytest.mark.slow
+def test_one_network_and_many_are_compared(tmp_path):
+    words = [sys.executable, FOLDER / "shared_denoiser.py", "--out", tmp_path / "run"]
+    words += ["--steps", "2", "4", "--samples", "100"]
+    printed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert printed.count("one for each t") == 2 and "| train steps | 2 | 4 |" in printed
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["errors.png"]
+
+
+def test_at_t_many_networks_are_those_of_the_times(recipe):
+    """What samplers ask for, ε̂(z, t) of one t, is what was trained at t."""
+    import jax
+
+    shared = recipe("shared_denoiser")
+    z = jax.random.normal(jax.random.key(0), (shared.T, 3, 2))
+    keys = jax.random.split(jax.random.key(1), shared.T)
+    params = jax.vmap(lambda k: shared.NET.init(k, z[0], shared.TIMES[:3]))(keys)
+    params = jax.tree.map(lambda p: p + 0.1, params)  # the last layer begins as zeros
+    together = shared.predict(0, params, z)
+    for t in (1, 7, 20):
+        own = shared.at(0, params)(z[t - 1], jax.numpy.full(3, t))
+        np.testing.assert_allclose(own, together[t - 1], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_modes_are_counted_and_runs_that_were_done_are_kept(tmp_path):
+    out = tmp_path / "runs"
+    words = ["--steps", "4", "--data", "ring8", "--seeds", "0", "--out", out]
+    words = [sys.executable, FOLDER / "mode_collapse.py", *words, "--ways", "GAN", "AdaGAN"]
+    first = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    times = {p: p.stat().st_mtime_ns for p in out.glob("*.json")}
+    assert len(times) == 2 and (out / "samples.png").exists()
+    assert "| AdaGAN | " in first and "ring8: modes of 8" in first
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == first
+    assert {p: p.stat().st_mtime_ns for p in out.glob("*.json")} == times
 
 
 def test_free_directory(recipe, tmp_path):

@@ -26,16 +26,3 @@ def test_the_demo_keeps_its_promise(tmp_path):
     assert measured["smallest share of a class"]["value"] >= 0.03
     distance = measured["mean distance to the nearest training digit"]
     assert distance["value"] >= distance["floor"]
-
-
-@pytest.mark.slow
-def test_a_shorter_run_still_learns(tmp_path):
-    """Learning test: 300 steps, a fifth of the demo's, must reach 30 % and a loss below 0.36."""
-    script = ROOT / "experiments" / "ddpm_mnist5k.py"
-    words = [sys.executable, script, "--out", "run", "--steps", "300", "--seed", "1"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "run" / "evaluation.json").read_text())["rows"]
-    assert rows[0]["value"] >= 0.30
-    last = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1]
-    assert json.loads(last)["loss"] < 0.36  # 0.31 was seen; a mean of the data scores 1

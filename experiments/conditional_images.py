@@ -1,0 +1,205 @@
+"""Conditional diffusion: asked for a class, a larger image, or colours; and a regressor beside it.
+
+Tasks: `class`, the share of 2,000 samples that the data's classifier takes for the class asked
+(floor: of held-out images), with the fid, by the guidance w; `small2` and `small4`, images from
+ones of half and a quarter of the side; `grey`, colours of the photographs' patches. Of the last
+three: the PSNR, of pixels in [-1, 1], of one draw, of the mean of 16, of cubic interpolation (grey:
+of the grey image itself), and of the regression E[x|y], which is x̂₀ at t = T: the mean of all draws
+too, if the network were perfect, and no image of the data's. How far draws differ is their
+deviation, a pixel, beside the data's.
+
+    python experiments/conditional_images.py --task small4 --data fashion --results
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from recipe import (
+    Args,
+    again,
+    directory,
+    draw,
+    finish,
+    first,
+    images,
+    run,
+    scores,
+    table,
+    titled,
+    train,
+)
+
+from gengen.data import load
+from gengen.diffusion import conditional, ddpm
+from gengen.metrics import classifier
+from gengen.metrics.similarity import psnr
+
+REAL, HELD_OUT = 10_000, 2000  # images at most that samples are scored against
+GUIDANCE = (0.0, 1.0, 3.0)
+GIVEN, DRAWS = 64, 16  # images that are asked for again, and how often
+TASKS: dict[str, dict[str, Any]] = {
+    "class": {"classes": 10},
+    "small2": {"classes": 0, "seen": "small", "factor": 2},
+    "small4": {"classes": 0, "seen": "small", "factor": 4},
+    "grey": {"classes": 0, "seen": "grey"},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(Args):
+    """Settings of the recipe."""
+
+    task: str = "class"
+    """One of class, small2, small4, grey."""
+    data: str = "mnist5k"
+    """Or fashion; or photographs, which have the colours."""
+    steps: int = 3000
+    """Train steps."""
+    evaluations: int = 50
+    """Of the network, for a draw (with guidance twice as many)."""
+    trained: Path | None = None
+    """A run directory of this recipe. (default: trained here)"""
+
+
+def main(args: Settings) -> None:
+    """Train, ask, measure."""
+    if args.task not in TASKS:
+        raise ValueError(f"task = {args.task!r}, but it is one of {', '.join(TASKS)}")
+    name, data = f"conditional_{args.task}_{args.data}", first(load(args.data))
+    cfg = conditional.Config(
+        shape=data.shape, schedule="cosine", prediction="v", patch=4 if data.shape[0] == 28 else 2,
+        channels=(64, 128), blocks=(1, 2), batch_size=64, learning_rate=2e-3, b2=0.99,
+        warmup_steps=min(50, args.steps // 4), decay_steps=args.steps, ema_decay=0.995,
+        sampler="ddim", sample_steps=args.evaluations, eta=1.0, **TASKS[args.task],
+    )  # fmt: skip
+    out = directory(args, name)
+    if args.trained is None:
+        variables = train(conditional, cfg, data, out, args).variables
+    else:
+        cfg, variables = again(args.trained, conditional, args.data)
+        shutil.copytree(args.trained, out)  # this directory is to tell it all
+    cfg = dataclasses.replace(cfg, sample_steps=args.evaluations)
+    metrics = (by_class if args.task == "class" else by_image)(cfg, variables, out, args)
+    finish(name, out, metrics, args, ("samples",))
+
+
+def by_class(cfg: conditional.Config, variables: Any, out: Any, args: Settings) -> dict[str, Any]:
+    """Are the classes right?"""
+    held_out = first(load(f"{args.data}:test"), HELD_OUT)
+    judge = classifier.load({"mnist5k": "mnist-v1", "fashion": "fashion-v1"}[args.data])
+
+    def seen(x: np.ndarray, y: np.ndarray) -> float:
+        return classifier.consistency(judge.probabilities(x), y)
+
+    real = seen(held_out.arrays["image"], held_out.arrays["label"])
+    metrics, shown = {}, []
+    for w in GUIDANCE:
+        own = dataclasses.replace(cfg, guidance=w)
+        drawn = draw(
+            len(held_out), lambda k, n, own=own: conditional.sample(own, variables, k, n), args.seed
+        )  # 250 at a time, each class in turn
+        value = seen(drawn, np.arange(len(drawn)) % 10)
+        metrics[f"guidance {w:g}: class asked = class seen"] = {"value": value, "floor": real}
+        found = scores(drawn, first(load(args.data), REAL), held_out)
+        metrics |= {f"guidance {w:g}: {name}": row for name, row in found.items()}
+        rows = 2.0 * drawn[:60].reshape(6, 10, *cfg.shape) / 255 - 1
+        shown += [(f"guidance {w:g}", row) for row in rows]
+    titled(out / "samples.png", shown)
+    return metrics
+
+
+def by_image(cfg: conditional.Config, variables: Any, out: Any, args: Settings) -> dict[str, Any]:
+    """Do draws explain what was given, differ, and average to the best guess?"""
+    x = images(first(load(f"{args.data}:test")), GIVEN)
+    given = np.asarray(conditional.see(cfg, x))
+    keys = jax.random.split(jax.random.key(args.seed + 1), DRAWS)
+    draws = np.stack([conditional.sample(cfg, variables, k, GIVEN, given=given) for k in keys])
+    plain = np.asarray(plainly(cfg, given))
+    guess = np.asarray(regression(cfg, variables, given, keys[0]))
+    missed = np.abs(np.asarray(conditional.see(cfg, draws.reshape(-1, *cfg.shape)))
+                    - np.tile(given, (DRAWS, 1, 1, 1)))  # fmt: skip
+
+    def decibels(guess: np.ndarray) -> dict[str, float]:
+        return {"value": float(np.mean(psnr(guess, x, max_val=2.0)))}
+
+    rows = {
+        "images": x,
+        "grey" if cfg.seen == "grey" else "cubic": plain,
+        "one draw": draws[0],
+        "another": draws[1],
+        f"mean of {DRAWS}": draws.mean(0),
+        "regression": guess,
+    }
+    titled(out / "samples.png", [(title, row[:16]) for title, row in rows.items()])
+    return {
+        "PSNR, one draw": decibels(draws[0]),
+        f"PSNR, mean of {DRAWS} draws": decibels(draws.mean(0)),
+        "PSNR, regression": decibels(guess),
+        "PSNR, grey" if cfg.seen == "grey" else "PSNR, cubic": decibels(plain),
+        "deviation of draws, a pixel": {
+            "value": float(draws.std(0, ddof=1).mean()), "floor": float(x.std(0).mean()),
+        },
+        "largest miss of what was given, of 255 levels": {"value": 127.5 * missed.max()},
+    }  # fmt: skip
+
+
+def plainly(cfg: conditional.Config, given: np.ndarray) -> jax.Array:
+    """What needs no learning: cubic interpolation, or grey as colour."""
+    shape = (len(given), *cfg.shape)
+    if cfg.seen == "grey":
+        return jnp.broadcast_to(given, shape)
+    return jnp.clip(jax.image.resize(given, shape, "cubic"), -1, 1)
+
+
+def regression(cfg: conditional.Config, variables: Any, given: np.ndarray, key: Any) -> jax.Array:
+    """E[x|y]: of pure noise, z_T, x̂₀ can only be that."""
+    planes = conditional.planes_of(cfg, given, len(given))
+    told = conditional.condition(cfg, None, len(given))
+    z, t = jax.random.normal(key, (len(given), *cfg.shape)), jnp.full(len(given), cfg.T)
+    v = conditional.Denoiser(cfg).apply(variables, z, t, told, planes)
+    schedule = ddpm.noise_schedule(cfg)
+    a, b = schedule.alpha_bars[-1] ** 0.5, schedule.one_minus_alpha_bars[-1] ** 0.5
+    return jnp.clip(a * z - b * jnp.asarray(v), -1, 1)  # x = √ᾱ z - √(1-ᾱ) v
+
+
+def markdown(results: dict[str, dict[str, Any]]) -> list[str]:
+    """The tables of docs/DIFFUSION.md: classes by guidance, then images that are asked for again.
+
+    Args:
+        results: the content of results/NAME.json, by NAME, which is conditional_TASK_DATA.
+    """
+    classes, others = [], []
+    for name, result in results.items():
+        _, task, data = name.split("_")
+        if task != "class":
+            *decibels, deviation, _ = result["metrics"].values()
+            shown = [f"{row['value']:.1f}" for row in decibels]
+            others.append([f"{task}, {data}", *shown, f"{deviation['value']:.3f}"])
+            continue
+        for w in GUIDANCE:
+            right, *fids = (
+                r for k, r in result["metrics"].items() if k.startswith(f"guidance {w:g}:")
+            )
+            shown = [f"{100 * right[k]:.1f} %" for k in ("value", "floor")]
+            classes.append([f"{data}, w = {w:g}", *shown, f"{fids[0]['value']:.0f}"])
+    head = [
+        "task, images",
+        "dB, one draw",
+        f"mean of {DRAWS}",
+        "regression",
+        "cubic (grey)",
+        "deviation",
+    ]
+    return [*table(["images, guidance", "class right", "of real ones", "fid"], classes), "",
+            *table(head, others)]  # fmt: skip
+
+
+if __name__ == "__main__":
+    run(main, Settings, __doc__)

@@ -1,0 +1,117 @@
+"""DDPM of digits and of clothes: how good it is after how many evaluations, by each sampler.
+
+A U-Net for two cores, on patches of 4 × 4 pixels; one training, then 1,000 samples for each sampler
+and number of evaluations. Scores are of the data's own classifier's features, against training
+images (the first 10,000); the floor is that of held-out ones (the first 2,000). T = 1000, cosine
+schedule; DDIM at η = 1 is the ancestral sampler, in fewer steps.
+
+    python experiments/ddpm_images.py --data fashion --steps 6000 --results
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from recipe import Args, directory, draw, finish, first, run, scores, table, titled, train
+
+from gengen.data import load
+from gengen.diffusion import ddpm
+
+REAL, HELD_OUT = 10_000, 2000  # images at most that samples are scored against
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "DDIM, η = 1": {"sampler": "ddim", "eta": 1.0},
+    "DDIM": {"sampler": "ddim"},
+    "multistep": {"sampler": "multistep"},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(Args):
+    """Settings of the recipe."""
+
+    data: str = "mnist5k"
+    """Or fashion."""
+    steps: int = 3000
+    """Train steps."""
+    samples: int = 1000
+    """Of each sampler and number of evaluations."""
+    evaluations: tuple[int, ...] = (10, 20, 50, 250)
+    """Of the network, for a sample."""
+
+
+def config(steps: int, **own: Any) -> ddpm.Config:
+    """What was found to do on two cores."""
+    return ddpm.Config(
+        schedule="cosine", prediction="v", patch=4, channels=(64, 128), blocks=(1, 2),
+        batch_size=64, learning_rate=2e-3, b2=0.99, warmup_steps=min(50, steps // 4),
+        decay_steps=steps, ema_decay=0.995, sampler="ddim", sample_steps=50, eta=1.0, **own,
+    )  # fmt: skip
+
+
+def main(args: Settings) -> None:
+    """Train; draw by each way; score."""
+    name = f"ddpm_{args.data}_steps"
+    data, held_out = first(load(args.data)), first(load(f"{args.data}:test"), HELD_OUT)
+    cfg, out = config(args.steps), directory(args, name)
+    variables = train(ddpm, cfg, load(args.data), out, args).variables
+    metrics: dict[str, dict[str, float]] = {}
+    curves: dict[str, dict[str, list[float]]] = {}
+    shown = []
+    for title, words in SAMPLERS.items():
+        for steps in args.evaluations:
+            way = dataclasses.replace(cfg, **{"eta": 0.0, **words, "sample_steps": steps})
+            one = lambda k, n, w=way: ddpm.sample(w, variables, k, n)  # noqa: E731
+            drawn = draw(args.samples, one, args.seed)
+            for score, found in scores(drawn, first(data, REAL), held_out, ("fid", "kid")).items():
+                if "±" not in score and "std" not in score:
+                    metrics[f"{score}, {title}, {steps} evaluations"] = found
+                    curve = curves.setdefault(score, {}).setdefault(title, [])
+                    curve.append(found["value"])
+            shown.append((f"{title}, {steps} evaluations", 2.0 * drawn[:16] / 255 - 1))
+    titled(out / "samples.png", shown)
+    plot(out / "curves.png", curves, args.evaluations, metrics)
+    finish(name, out, metrics, args, ("samples", "curves"))
+
+
+def plot(
+    path: Path, curves: dict[str, dict[str, list[float]]], evaluations: tuple[int, ...],
+    metrics: dict[str, dict[str, float]],
+) -> None:  # fmt: skip
+    """A panel for each score, a line for each sampler, and the floor."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5 * len(curves), 3.6), dpi=90, layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(curves)))
+    for axes, (score, lines) in zip(panels, curves.items(), strict=True):
+        for title, values in lines.items():
+            axes.plot(evaluations, values, "o-", label=title, lw=1, ms=4)
+        floor = next(row["floor"] for key, row in metrics.items() if key.startswith(score))
+        axes.axhline(floor, color="#888888", ls="--", lw=0.8, label="held-out images")
+        axes.set(xscale="log", xlabel="evaluations", title=score)
+        axes.set_xticks(evaluations, [str(n) for n in evaluations])
+    panels[0].legend(fontsize=8)
+    figure.savefig(path)
+
+
+def markdown(results: dict[str, dict[str, Any]]) -> list[str]:
+    """The table of docs/DIFFUSION.md: for each set, score and sampler, by evaluations.
+
+    Args:
+        results: the content of results/NAME.json, by NAME, which is ddpm_DATA_steps.
+    """
+    rows: dict[str, list[str]] = {}
+    counts: dict[str, None] = {}
+    for name, result in results.items():
+        for key, row in result["metrics"].items():
+            score, way, evaluations = key.replace(", η", " η").split(", ")
+            title = f"{name.split('_')[1]}, {score.split('[')[0]}, {way}"
+            rows.setdefault(title, []).append(f"{row['value']:.0f}")
+            counts[evaluations.removesuffix(" evaluations")] = None
+    return table(["evaluations", *counts], [[title, *row] for title, row in sorted(rows.items())])
+
+
+if __name__ == "__main__":
+    run(main, Settings, __doc__)
