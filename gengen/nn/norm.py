@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from gengen.rng import AXIS, axis_is_bound
 from gengen.types import Array, InputError
-from gengen.xla import computed_once, mean_of_places, scale_and_shift
+from gengen.xla import computed_once, mean_of_places, scale_and_shift, set_apart
 
 
 class GroupNorm(nn.Module):
@@ -46,6 +46,7 @@ class GroupNorm(nn.Module):
         if modulation is not None:  # folded into the same multiplication: x is passed over once
             m1, m2 = jnp.split(modulation.astype(jnp.float32), 2, axis=-1)
             gain, shift = gain * (1 + m1), shift * (1 + m1) + m2
+        gain, shift = set_apart(jnp.stack([gain, shift]))
         return scale_and_shift(wide, gain, shift).astype(x.dtype)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from gengen.nn.embedding import sinusoidal
 from gengen.nn.norm import GroupNorm
+from gengen.nn.winograd import conv_general_dilated
 from gengen.types import Array, InputError
 
 
@@ -132,7 +133,10 @@ class AttentionBlock(nn.Module):
 def conv3x3(features: int, stride: int = 1, zero: bool = False) -> nn.Conv:
     """A 3×3 convolution that keeps the resolution (or divides it by `stride`)."""
     init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
-    return nn.Conv(features, (3, 3), (stride, stride), kernel_init=init)
+    strides = (stride, stride)
+    return nn.Conv(
+        features, (3, 3), strides, kernel_init=init, conv_general_dilated=conv_general_dilated
+    )
 
 
 def upsample(x: Array) -> Array:
