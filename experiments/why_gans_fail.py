@@ -72,6 +72,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from recipe import Args, directory, finish, run, table
+from scipy.stats import norm
 
 from gengen import divergences, loop
 from gengen.cli.train import settings
@@ -234,12 +235,7 @@ def distances(theta: float, num: int = 64) -> dict[str, float]:
 
 def density(x: np.ndarray) -> np.ndarray:
     """Of the mixture, at x."""
-    return normal(x[:, None], MEANS, DEVIATIONS) @ WEIGHTS
-
-
-def normal(x: np.ndarray, mean: Any, deviation: Any) -> np.ndarray:
-    """Density of N(mean, deviation²)."""
-    return np.exp(-0.5 * ((x - mean) / deviation) ** 2) / (deviation * np.sqrt(2 * np.pi))
+    return norm.pdf(x[:, None], MEANS, DEVIATIONS) @ WEIGHTS
 
 
 def fits_by_descent() -> dict[str, tuple[float, float]]:
@@ -249,7 +245,7 @@ def fits_by_descent() -> dict[str, tuple[float, float]]:
     fits = {"forward KL": (float(mean), float(np.sqrt(variance)))}
     log_p = jnp.log(jnp.float32(density(GRID)))
     z = jnp.float32(np.linspace(-4, 4, 801))  # of q, by quadrature
-    weights = jnp.float32(normal(np.asarray(z), 0, 1)) * (z[1] - z[0])
+    weights = jnp.float32(norm.pdf(z)) * (z[1] - z[0])
 
     def reverse(params: Array) -> Array:
         m, log_s = params
@@ -292,7 +288,7 @@ def fit_by_game(args: Settings, out: Path) -> tuple[float, float]:
 
 def judged(m: float, s: float) -> dict[str, float]:
     """What N(m, s²) gets wrong about p."""
-    p, q = density(GRID), normal(GRID, m, s)
+    p, q = density(GRID), norm.pdf(GRID, m, s)
     return {
         "m": m,
         "s": s,
@@ -307,7 +303,7 @@ def judged(m: float, s: float) -> dict[str, float]:
 
 
 def markdown(results: dict[str, dict[str, Any]]) -> list[str]:
-    """The tables of docs/GAN.md: lines apart, then fits.
+    """The table of docs/GAN.md of lines apart.
 
     Args:
         results: the content of results/why_gans_fail.json, by that name.
@@ -320,14 +316,19 @@ def markdown(results: dict[str, dict[str, Any]]) -> list[str]:
             size, off = (found[f"{k}, {loss}, {title}"] for k in SLOPE)
             shown.append(f"{size:.2g} ± {off:.2g}")
         lines.append([title, *shown])
+    return table(["lines apart", "D is right", "minimax", "-ln D", "-ln(D/(1-D))"], lines)
+
+
+def fits_markdown(results: dict[str, dict[str, Any]]) -> list[str]:
+    """Its table of fits; `results` as above."""
+    found = {k: row["value"] for k, row in results[NAME]["metrics"].items()}
     fits = []
     for title in [k.removeprefix("m, ") for k in found if k.startswith("m, ")]:
         values = [found[f"{what}, {title}"] for what in judged(0.0, 1.0)]
         shown = [f"{v:.2f}" for v in values[:4]] + [f"{100 * v:.1f} %" for v in values[4:]]
         fits.append([title, *shown])
-    head = ["lines apart", "D is right", "minimax", "-ln D", "-ln(D/(1-D))"]
-    other = ["fit", "m", "s", "KL(p ‖ q)", "KL(q ‖ p)", "right mode", "implausible"]
-    return [*table(head, lines), "", *table(other, fits)]
+    head = ["fit", "m", "s", "KL(p ‖ q)", "KL(q ‖ p)", "right mode", "implausible"]
+    return table(head, fits)
 
 
 def draw(path: Path, curves: dict[str, Any], fits: dict[str, tuple[float, float]]) -> None:
@@ -361,7 +362,7 @@ def draw(path: Path, curves: dict[str, Any], fits: dict[str, tuple[float, float]
     for (title, fit), colour in zip(
         fits.items(), ("#26547c", "#c1666b", "#e0a458", "#6a994e"), strict=True
     ):
-        fitted.plot(GRID, normal(GRID, *fit), color=colour, label=title, lw=1.2)
+        fitted.plot(GRID, norm.pdf(GRID, *fit), color=colour, label=title, lw=1.2)
     fitted.set(title="one Gaussian for two", xlim=(-6, 6))
     fitted.legend(fontsize=7)
     figure.savefig(path)

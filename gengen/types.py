@@ -22,6 +22,7 @@ PyTree = Any
 Batch = Mapping[str, Any]
 Metrics = dict[str, Array]  # scalars, by name
 Shape = tuple[int, ...]
+LAYOUT = ("NHWC", "HWIO", "NHWC")  # of a convolution's images, kernel and outputs
 
 
 class TrainState(struct.PyTreeNode):

@@ -33,7 +33,8 @@ def computed_once(x: jax.Array) -> jax.Array:
     return jax.lax.optimization_barrier(x) if on_cpu() else x
 
 
-# What the gradient is used for are four loops of the convolution before.
+# The gradient is used by four loops of the convolution before: its own, two of the kernel, one of
+# the bias.
 computed_once.defvjp(lambda x: (computed_once(x), None), lambda _, dx: (set_apart(dx),))
 
 

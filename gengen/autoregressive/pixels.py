@@ -27,7 +27,7 @@ from gengen import rng
 from gengen.autoregressive import conditionals
 from gengen.autoregressive.conditionals import BINARISE, check_given, check_positive, observed
 from gengen.autoregressive.heads import Head, head, level
-from gengen.types import Array, Batch, InputError, Key, Method, PyTree, Shape, check_shape
+from gengen.types import LAYOUT, Array, Batch, InputError, Key, Method, PyTree, Shape, check_shape
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,7 @@ class Conv(nn.Module):
         elif size[:2] == (1, 1):
             y = x @ W[0, 0]
         else:
-            y = jax.lax.conv_general_dilated(
-                x, W, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
+            y = jax.lax.conv_general_dilated(x, W, (1, 1), "VALID", dimension_numbers=LAYOUT)
         return y + self.param("b", nn.initializers.zeros, size[3:]) if self.bias else y
 
 

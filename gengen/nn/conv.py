@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from gengen.nn.norm import batch_norm
 from gengen.nn.unet import upsample
-from gengen.types import Array, InputError, Shape
+from gengen.types import LAYOUT, Array, InputError, Shape
 
 
 class ConvEncoder(nn.Module):
@@ -100,9 +100,6 @@ def conv_transpose(x: Array, kernel: Array, strides: tuple[int, int], padding: s
     if x.shape[1:3] == (1, 1) and padding == "VALID":  # one pixel times each of the kernel's
         return jnp.einsum("bc,hwcf->bhwf", x[:, 0, 0], kernel[::-1, ::-1])
     return jax.lax.conv_transpose(x, kernel, strides, padding, dimension_numbers=LAYOUT)
-
-
-LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def _forward(x: Array, kernel: Array, strides: tuple[int, int], padding: str):

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
-from gengen.types import Array, Shape
+from gengen.types import LAYOUT, Array, Shape
 
 
 def normalised(kernel: Array, u: Array, epsilon: float = 1e-12) -> tuple[Array, Array]:
@@ -97,8 +97,7 @@ class SpectralConv(nn.Module):
         kernel = _kernel(self, (*self.kernel_size, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        layout = ("NHWC", "HWIO", "NHWC")
         return (
-            jax.lax.conv_general_dilated(x, kernel, self.strides, "SAME", dimension_numbers=layout)
+            jax.lax.conv_general_dilated(x, kernel, self.strides, "SAME", dimension_numbers=LAYOUT)
             + bias
         )

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gengen.types import Array
+from gengen.types import LAYOUT, Array
 from gengen.xla import on_cpu
 
 B = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])  # transposed, as is A
@@ -30,13 +30,15 @@ def conv_general_dilated(
 ) -> Array:
     """As `lax.conv_general_dilated` called by `nn.Conv`; by Winograd's algorithm where it pays.
 
-    That is on CPU, in float32, of 3×3 kernels that keep the resolution, of even sides.
+    That is on CPU, in float32, of plain 3×3 kernels that keep the resolution, of even sides.
     """
     _, height, width, channels = x.shape
     wide = min(channels, kernel.shape[-1]) >= 64 and x.size // channels >= 4096
-    same = kernel.shape[:2] == (3, 3) and tuple(strides) == (1, 1) and padding == "SAME"
+    steps = strides, options.get("lhs_dilation"), options.get("rhs_dilation")
+    plain = kernel.shape[:3] == (3, 3, channels) and padding == "SAME"  # nor are there groups
+    plain = plain and all(step is None or tuple(step) == (1, 1) for step in steps)
     even = height % 2 == width % 2 == 0
-    if on_cpu() and wide and same and even and x.dtype == kernel.dtype == jnp.float32:
+    if on_cpu() and wide and plain and even and x.dtype == kernel.dtype == jnp.float32:
         return convolve(x, kernel)
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
@@ -59,8 +61,7 @@ def convolve(x: Array, kernel: Array) -> Array:
 @convolve.defjvp
 def _derivative(primals: tuple[Array, Array], tangents: tuple[Array, Array]):
     def definition(x: Array, kernel: Array) -> Array:
-        layout = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)
 
     return jax.jvp(definition, primals, tangents)
 

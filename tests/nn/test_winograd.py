@@ -10,6 +10,7 @@ import pytest
 from scipy.signal import correlate2d
 
 from gengen.nn import winograd
+from gengen.types import LAYOUT
 
 
 def case(sides: tuple[int, int], channels: int, features: int) -> tuple[jax.Array, jax.Array]:
@@ -40,8 +41,7 @@ def test_derivatives_are_the_convolutions():
     x, kernel = case((4, 4), 2, 3)
 
     def reference(x, kernel):
-        layout = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)
 
     found, expected = (
         jax.grad(lambda x, k, f=f: jnp.sum(jnp.sin(f(x, k))), (0, 1))(x, kernel)
@@ -54,13 +54,16 @@ def test_derivatives_are_the_convolutions():
 
 
 @pytest.mark.parametrize(
-    ("sides", "features", "strides", "taken"),
-    [((64, 32), 64, 1, True), ((63, 64), 64, 1, False), ((64, 64), 32, 1, False)]
-    + [((64, 64), 64, 2, False), ((16, 16), 64, 1, False)],
+    ("sides", "features", "options", "taken"),
+    [((64, 32), 64, {}, True), ((63, 64), 64, {}, False), ((64, 64), 32, {}, False)]
+    + [((64, 64), 64, {"strides": 2}, False), ((16, 16), 64, {}, False)]
+    + [((64, 64), 64, {"kernel_dilation": 2}, False), ((64, 64), 64, {"padding": 1}, False)]
+    + [((64, 64), 64, {"feature_group_count": 2}, False)],
 )
-def test_is_taken_where_it_pays(monkeypatch, sides, features, strides, taken):
+def test_is_taken_where_it_pays(monkeypatch, sides, features, options, taken):
     seen = []
     monkeypatch.setattr(winograd, "convolve", lambda x, k: seen.append(k) or x)
-    layer = nn.Conv(features, (3, 3), strides, conv_general_dilated=winograd.conv_general_dilated)
+    options = {"conv_general_dilated": winograd.conv_general_dilated} | options
+    layer = nn.Conv(features, (3, 3), **options)
     jax.eval_shape(layer.init_with_output, jax.random.key(0), jnp.zeros((2, *sides, 64)))
     assert bool(seen) == taken
