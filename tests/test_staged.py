@@ -18,7 +18,9 @@ def test_every_staged_model_has_a_case():
     assert {m.name for m in discover.models() if m.trained_by == "stages"} == set(STAGED)
 
 
-@pytest.mark.parametrize("name", STAGED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.xdist_group(f"staged {name}")) for name in STAGED]
+)
 def test_a_cut_in_every_stage_changes_no_bit(name, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data, words = STAGED[name]

@@ -115,7 +115,7 @@ def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Metho
     def gap(params: PyTree, key: Key, x: Array) -> Array:
         pixel_key, z_key = jax.random.split(key)
         z = rng.normal(z_key, (len(x), int(dims)))
-        fake, _ = realnvp.inverse(cfg, _flow({"params": params}), z)
+        fake, _ = realnvp.apply(cfg, _flow({"params": params}), z, "to_x")
         if is_image:
             x = realnvp.to_unit(cfg, realnvp.to_line(cfg, x, rng.uniform(pixel_key, x.shape))[0])
             fake = realnvp.to_unit(cfg, fake)

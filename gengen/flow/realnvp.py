@@ -292,10 +292,18 @@ def to_image(cfg: Config, logit: Array) -> Array:
 # --- what the model can do -----------------------------------------------------------------------
 
 
+def apply(cfg: Config, variables: PyTree, v: Array, name: str) -> Any:
+    """`forward` ("to_z") or `inverse` ("to_x"), for a loss."""
+    return RealNVP(cfg).apply(variables, v, method=name)
+
+
+# Not for a loss: what a train step makes of it depends on the context it is traced in.
+_compiled = jax.jit(apply, static_argnums=(0, 3))
+
+
 def forward(cfg: Config, variables: PyTree, x: ArrayLike) -> tuple[Array, Array]:
     """X [B, *shape], of images logits (`to_line`), → z [B, D] and ln |det ∂x/∂z| [B]."""
-    found: Any = RealNVP(cfg).apply(variables, check_shape({"x": x}, cfg.shape), method="to_z")
-    return found
+    return _compiled(cfg, variables, check_shape({"x": x}, cfg.shape), "to_z")
 
 
 def inverse(cfg: Config, variables: PyTree, z: ArrayLike) -> tuple[Array, Array]:
@@ -307,8 +315,7 @@ def inverse(cfg: Config, variables: PyTree, z: ArrayLike) -> tuple[Array, Array]
     z = jnp.asarray(z, jnp.float32)
     if z.shape[1:] != (int(np.prod(cfg.shape)),):
         raise InputError(f"z has shape {z.shape}: give [B, D], D numbers for x of {cfg.shape}")
-    found: Any = RealNVP(cfg).apply(variables, z, method="to_x")
-    return found
+    return _compiled(cfg, variables, z, "to_x")
 
 
 def log_density(cfg: Config, variables: PyTree, x: Array, key: Key) -> Array:
@@ -316,7 +323,7 @@ def log_density(cfg: Config, variables: PyTree, x: Array, key: Key) -> Array:
     slope = jnp.zeros(len(x))
     if len(cfg.shape) == 3:
         x, slope = to_line(cfg, x, rng.uniform(key, x.shape))
-    z, log_det = forward(cfg, variables, x)
+    z, log_det = apply(cfg, variables, x, "to_z")
     log_normal = -0.5 * (jnp.sum(z**2, axis=1) + z.shape[1] * float(np.log(2 * np.pi)))
     return log_normal - log_det + slope
 

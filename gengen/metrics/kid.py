@@ -22,12 +22,13 @@ from gengen.metrics.checks import check_pair
 from gengen.metrics.estimate import Estimate
 from gengen.types import InputError
 
-BLOCK = 1000  # rows of the kernel's matrix at a time
+BLOCK = 200  # rows of the kernel's matrix at a time: few enough for caches
 
 
 def polynomial_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """k(xᵢ, yⱼ) [n, m] for x [n, D], y [m, D]."""
-    return (x @ y.T / x.shape[1] + 1) ** 3
+    k = x @ y.T / x.shape[1] + 1
+    return k * k * k  # a power of NumPy's takes ten times as long
 
 
 def kid(*, real: Any, fake: Any) -> Estimate:

@@ -27,7 +27,7 @@ import numpy as np
 from gengen.metrics.checks import check_pair
 from gengen.types import InputError
 
-BLOCK = 1000  # rows of the matrix of distances at a time
+BLOCK = 200  # rows of the matrix of distances at a time: few enough for caches
 # Squared distances from a matrix product are off by rounding: so much, relative to the squared
 # norms. What is nearer than that to a ball's edge is on it, so copies and lattices come out right;
 # points that differ by a millionth of their norm count as copies.

@@ -146,6 +146,9 @@ def _apply(cfg: Config, variables: PyTree, name: str, *args: Array) -> Any:
     return CVAE(cfg).apply(variables, *args, method=name)
 
 
+_compiled = jax.jit(_apply, static_argnums=(0, 2))  # for calls from outside
+
+
 def _seen(cfg: Config, x: ArrayLike, y: ArrayLike | None, key: Key | None) -> tuple[Array, Array]:
     """Observed x and its condition. A known part is that of the observed image: y is not used."""
     x = vae.observed(cfg, check_shape({"x": x}, cfg.shape), key)
@@ -163,14 +166,14 @@ def encode(
     cfg: Config, variables: PyTree, x: ArrayLike, y: ArrayLike | None, key: Key | None = None
 ) -> Array:
     """The mean of q(z|x,y) for x [B, *shape]: [B, D]. Without a key binarised by threshold."""
-    return _apply(cfg, variables, "posterior", *_seen(cfg, x, y, key)).mean
+    return _compiled(cfg, variables, "posterior", *_seen(cfg, x, y, key)).mean
 
 
 def decode(cfg: Config, variables: PyTree, z: ArrayLike, y: ArrayLike) -> Array:
     """E[x|z,y] for z [B, D]: [B, *shape]; a known part as it is given."""
     z = vae.check_code(cfg, z)
     y = condition(cfg, y, len(z))
-    return _with_known(cfg, vae.picture(cfg, _apply(cfg, variables, "eta", z, y)), y)
+    return _with_known(cfg, vae.picture(cfg, _compiled(cfg, variables, "eta", z, y)), y)
 
 
 def _with_known(cfg: Config, x: Array, y: Array) -> Array:
@@ -182,7 +185,7 @@ def reconstruct(
 ) -> Array:
     """The decoded mean code of x [B, *shape]: [B, *shape]."""
     x, y = _seen(cfg, x, y, key)
-    return decode(cfg, variables, _apply(cfg, variables, "posterior", x, y).mean, y)
+    return decode(cfg, variables, _compiled(cfg, variables, "posterior", x, y).mean, y)
 
 
 def elbo(cfg: Config, variables: PyTree, x: ArrayLike, y: ArrayLike | None, key: Key) -> Array:

@@ -127,13 +127,16 @@ def path(cfg: Config, variables: PyTree, x: Array, key: Key) -> tuple[Array, dic
     return z, {"reconstruction": reconstruction, "kl": kl - vae.log_prior(cfg, z)}
 
 
+_compiled_path = jax.jit(path, static_argnums=0)
+
+
 # --- what the model can do -----------------------------------------------------------------------
 
 
 def encode(cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None) -> Array:
     """A draw z_T for x [B, *shape]: [B, D]. Without a key binarised by threshold, and key 0."""
     x = vae.observed(cfg, check_shape({"x": x}, cfg.shape), key)
-    return path(cfg, variables, x, jax.random.key(0) if key is None else key)[0]
+    return _compiled_path(cfg, variables, x, jax.random.key(0) if key is None else key)[0]
 
 
 def reconstruct(cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None) -> Array:

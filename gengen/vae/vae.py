@@ -242,18 +242,22 @@ def _apply(net: nn.Module, variables: PyTree, name: str, *args: Array) -> Any:
     return net.apply(variables, *args, method=name)
 
 
+# For calls from outside; what a train step makes of it depends on the context it is traced in.
+_compiled = jax.jit(_apply, static_argnums=(0, 2))
+
+
 # --- what the model can do -----------------------------------------------------------------------
 
 
 def encode(cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None) -> Array:
     """The mean of q(z|x) for x [B, *shape]: [B, *code]. Without a key binarised by threshold."""
     x = observed(cfg, check_shape({"x": x}, cfg.shape), key)
-    return _apply(VAE(cfg), variables, "posterior", x).mean
+    return _compiled(VAE(cfg), variables, "posterior", x).mean
 
 
 def decode(cfg: Config, variables: PyTree, z: ArrayLike) -> Array:
     """E[x|z] for z [B, *code]: [B, *shape]; images in [-1, 1], of binary ones 2 P(b=1) - 1."""
-    return picture(cfg, _apply(VAE(cfg), variables, "eta", check_code(cfg, z)))
+    return picture(cfg, _compiled(VAE(cfg), variables, "eta", check_code(cfg, z)))
 
 
 def check_code(cfg: Config, z: ArrayLike) -> Array:

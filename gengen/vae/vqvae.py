@@ -149,6 +149,9 @@ def _apply(cfg: Config, variables: PyTree, name: str, x: Array) -> Any:
     return VQVAE(cfg).apply(_networks(variables), x, method=name)
 
 
+_compiled = jax.jit(_apply, static_argnums=(0, 2))  # for calls from outside
+
+
 def _networks(variables: PyTree) -> PyTree:
     return {"params": variables["params"]}
 
@@ -260,7 +263,7 @@ def encode(cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None)
 def codes(cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None) -> Array:
     """The numbers of the atoms that stand for x [B, *shape]: int32 [B, *places], in 0..K-1."""
     x = vae.observed(_as_vae(cfg), check_shape({"x": x}, cfg.shape), key)
-    return nearest(_apply(cfg, variables, "z_e", x), atoms(cfg, variables))
+    return nearest(_compiled(cfg, variables, "z_e", x), atoms(cfg, variables))
 
 
 def decode(cfg: Config, variables: PyTree, z_q: ArrayLike) -> Array:
@@ -268,7 +271,7 @@ def decode(cfg: Config, variables: PyTree, z_q: ArrayLike) -> Array:
     z = jnp.asarray(z_q, jnp.float32)
     if z.shape[1:] != (*places(cfg), cfg.D):
         raise InputError(f"codes have shape {z.shape}: they must be [B, *{places(cfg)}, {cfg.D}]")
-    return vae.picture(_as_vae(cfg), _apply(cfg, variables, "eta", z))
+    return vae.picture(_as_vae(cfg), _compiled(cfg, variables, "eta", z))
 
 
 def decode_codes(cfg: Config, variables: PyTree, k: ArrayLike) -> Array:

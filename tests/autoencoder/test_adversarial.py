@@ -58,7 +58,7 @@ def test_one_step_is_three_moves_by_hand():
     method = adversarial.method(CFG, optax.sgd(rate))
     state = method.init(jax.random.key(0), {"x": x})
     key = jax.random.key(5)
-    got, metrics = method.train_step(key, state, {"x": x})
+    got, metrics = jax.jit(method.train_step)(key, state, {"x": x})
 
     def mlp(params, h):
         layers = [params[f"Dense_{i}"] for i in range(len(params))]

@@ -7,6 +7,8 @@ import optax
 
 from gengen.types import Batch, Method, TrainState
 
+RUN_OFTEN = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+
 
 def train(
     method: Method,
@@ -21,7 +23,8 @@ def train(
         return method.train_step(jax.random.key(seed + 1), state, batch)[0], None
 
     state = start(method.init(jax.random.key(seed), batch))
-    return jax.jit(lambda state: jax.lax.scan(step, state, None, steps)[0])(state)
+    loop = lambda state: jax.lax.scan(step, state, None, steps)[0]  # noqa: E731
+    return jax.jit(loop, compiler_options=RUN_OFTEN)(state)
 
 
 def falling(steps: int, rate: float = 1e-2) -> optax.GradientTransformation:

@@ -57,7 +57,7 @@ def test_the_log_determinant_is_that_of_the_jacobian(cfg):
     variables = random(cfg)
     z = jnp.asarray(np.random.default_rng(3).normal(size=int(np.prod(cfg.shape))), jnp.float32)
     one = lambda z: realnvp.inverse(cfg, variables, z[None])[0].ravel()  # noqa: E731
-    jacobian = np.asarray(jax.jacobian(one)(z), np.float64)
+    jacobian = np.asarray(jax.jit(jax.jacobian(one))(z), np.float64)
     _, want = np.linalg.slogdet(jacobian)
     got = realnvp.inverse(cfg, variables, z[None])[1][0]
     assert abs(want) > 0.05

@@ -62,7 +62,8 @@ def test_the_gradient_skips_the_codebook(decay):
     """The encoder gets the decoder's input gradient plus 2β(z_e - e); atoms get 2(e - z_e)."""
     cfg = dataclasses.replace(CFG, decay=decay, dead=0.0)
     state, z_e, pull, e, k, minus_log_p = parts_of_a_step(cfg)
-    after, metrics = vqvae.method(cfg, optax.sgd(1.0)).train_step(KEY, state, {"x": x()})
+    step = jax.jit(vqvae.method(cfg, optax.sgd(1.0)).train_step)
+    after, metrics = step(KEY, state, {"x": x()})
     moved = jax.tree.map(lambda a, b: np.asarray(a - b), state.params, after.params)
 
     z_q = jnp.asarray(e[k])
