@@ -122,7 +122,8 @@ CASES = {
     ),
     "flow_gan": Case(
         "flow_gan",
-        flow_gan.Config(shape=(2,), couplings=2, widths=(8,), critic_widths=(8,), batch_size=40),
+        flow_gan.Config(shape=(2,), couplings=2, widths=(8,), critic_widths=(8,), batch_size=16,
+                        n_critic=2),
         flow_gan.method,
         flow_gan.sample,
     ),
@@ -218,11 +219,12 @@ CASES = {
         "tempered", tempered.Config(**GAN, fade=10), tempered.method, tempered.sample
     ),
     "wgan": Case(
-        "wgan", wgan.Config(shape=(8, 8, 1), channels=(8, 16), latent=8, m=8), wgan.method,
-        wgan.sample,
+        "wgan", wgan.Config(shape=(8, 8, 1), channels=(8, 16), latent=8, m=8, n_critic=2),
+        wgan.method, wgan.sample,
     ),
     "wgan-vectors": Case(
-        "wgan", wgan.Config(shape=(2,), widths=(16, 16), latent=4, m=8), wgan.method, wgan.sample
+        "wgan", wgan.Config(shape=(2,), widths=(16, 16), latent=4, m=8, n_critic=2), wgan.method,
+        wgan.sample,
     ),
 }  # fmt: skip
 

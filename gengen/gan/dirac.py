@@ -221,7 +221,7 @@ def eigenvalues(cfg: Config, variant: Variant, alternating: bool) -> np.ndarray:
     """
     method, data = training(cfg, variant, alternating), batch(variant)
     state = at(method, variant, jnp.zeros(2))
-    state, _ = method.train_step(jax.random.key(0), state, data)  # the memories are there
+    state, _ = jax.jit(method.train_step)(jax.random.key(0), state, data)  # memories are there
     leaves, tree = jax.tree.flatten((state.params, state.opt_state))
     real = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
     flat, back = ravel_pytree([leaf for leaf, r in zip(leaves, real, strict=True) if r])
@@ -235,7 +235,8 @@ def eigenvalues(cfg: Config, variant: Variant, alternating: bool) -> np.ndarray:
         new = jax.tree.leaves((after.params, after.opt_state))
         return ravel_pytree([leaf for leaf, r in zip(new, real, strict=True) if r])[0]
 
-    return _by_modulus(np.linalg.eigvals(np.asarray(jax.jacfwd(step)(flat), np.float64)))
+    jacobian = jax.jit(jax.jacfwd(step))(flat)
+    return _by_modulus(np.linalg.eigvals(np.asarray(jacobian, np.float64)))
 
 
 def theorem(cfg: Config, variant: Variant, alternating: bool) -> np.ndarray | None:

@@ -85,7 +85,8 @@ def test_the_game_alone_moves_the_mean():
 
 
 def test_critic_and_flow_see_dequantised_pixels():
-    cfg = dataclasses.replace(CFG, shape=(4, 4, 1), levels=1, channels=4, critic_channels=(4,))
+    image = dict(shape=(4, 4, 1), levels=1, channels=4, critic_channels=(4,))
+    cfg = dataclasses.replace(CFG, **image, couplings=2, n_critic=1)
     v = np.random.default_rng(2).integers(0, 256, (40, 4, 4, 1))
     x = (v / 127.5 - 1).astype(np.float32)
     u = jnp.asarray(np.random.default_rng(3).random(v.shape), jnp.float32)
