@@ -169,12 +169,13 @@ def _pmapped(step: Callable, batch_axis: int, devices: Devices) -> CompiledStep:
 
         return jax.tree.map(split, batch)
 
+    # All leaves by one program: one of each would take longer to compile than a small step.
+    spread = jax.pmap(lambda tree: tree, axis_name=AXIS, devices=devices)
+
     def put(tree: PyTree) -> PyTree:
         if not jax.tree.leaves(tree):
             return tree
         repeat = lambda x: np.broadcast_to(np.asarray(x), (len(here), *np.shape(x)))  # noqa: E731
-        # All leaves by one program: one of each would take longer to compile than a small step.
-        spread = jax.pmap(lambda tree: tree, axis_name=AXIS, devices=devices)
         return spread(jax.tree.map(repeat, tree))
 
     def get(tree: PyTree) -> PyTree:

@@ -30,7 +30,7 @@ import optax
 from gengen import rng
 from gengen.optim import mean_over_replicas
 from gengen.types import Array, Batch, InputError, Key, Method, Metrics, PyTree, TrainState
-from gengen.xla import run_once_options, scan
+from gengen.xla import jit_once, scan
 
 # What `accumulate` and `skip_nonfinite` ask of every `descent` while a method is traced: the number
 # of parts of a batch, and how many skipped steps in a row are borne (0: none is skipped).
@@ -256,7 +256,7 @@ def method(
         return state.replace(step=state.step + 1), metrics
 
     # Linen's init is slow when eager, and it runs once.
-    return Method(jax.jit(init, compiler_options=run_once_options()), train_step, warn)
+    return Method(jit_once(init), train_step, warn)
 
 
 def accumulate(method: Method, n: int) -> Method:
@@ -298,8 +298,7 @@ def while_traced(method: Method, entered: Callable[[], Any]) -> Method:
         return call
 
     # Not the jitted `init`: its trace may have been taken outside of the context.
-    init = wrapped(getattr(method.init, "__wrapped__", method.init))
-    init = jax.jit(init, compiler_options=run_once_options())
+    init = jit_once(wrapped(getattr(method.init, "__wrapped__", method.init)))
     return method._replace(init=init, train_step=wrapped(method.train_step))
 
 

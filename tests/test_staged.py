@@ -31,7 +31,7 @@ def test_a_cut_in_every_stage_changes_no_bit(name, tmp_path, capsys, monkeypatch
     assert isinstance(whole.variables, dict) and len(whole.variables) > 1
     chex.assert_tree_all_finite(whole.variables)
 
-    cuts = [STEPS // 4, STEPS // 2]  # steps of each session before it is stopped
+    cuts = [STEPS // 4, 1, STEPS // 2]  # steps of each session before it is stopped
     for session, cut in enumerate(cuts):
         steps = iter(range(1, 100))
         with monkeypatch.context() as patch:

@@ -12,7 +12,7 @@ import pytest
 from gengen.autoregressive import pixelcnn, pixelrnn, pixels
 from gengen.compile import compile_step
 from gengen.types import InputError
-from gengen.xla import run_once_options
+from gengen.xla import jit_once
 
 KEY = jax.random.key(5)
 CNN: dict[str, Any] = dict(features=6, hidden=12, first=3, layers=2)
@@ -33,14 +33,10 @@ def family(request):
     return MODELS[request.param]
 
 
-def jitted(function):
-    return jax.jit(function, compiler_options=run_once_options())
-
-
 def _variables(cfg, net, y=None):
     """Away from the start, where biases are 0; real numbers must not grow from pixel to pixel."""
     scale = 0.05 if cfg.head == "gaussian" else 0.3
-    start = jitted(net.init)(KEY, jnp.ones((1, *cfg.shape[:2], pixels.inputs(cfg))), y)
+    start = jit_once(net.init)(KEY, jnp.ones((1, *cfg.shape[:2], pixels.inputs(cfg))), y)
     leaves, kind = jax.tree.flatten(start)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     noise = [scale * jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
@@ -80,7 +76,7 @@ def test_each_conditional_sees_all_before_it_and_nothing_else(family, shape):
     apply: Any = net.apply
     D = int(np.prod(shape))
     points = np.random.default_rng(0).normal(size=(8, *shape)).astype(np.float32)
-    jac = jitted(jax.vmap(jax.jacfwd(lambda x: apply(variables, x[None], None)[0])))(points)
+    jac = jit_once(jax.vmap(jax.jacfwd(lambda x: apply(variables, x[None], None)[0])))(points)
     paths = np.abs(np.asarray(jac).reshape(8, D, -1, D)).max((0, 2)) > 0  # [output, input]
     i, j, _ = np.unravel_index(np.arange(D), shape)
     want = np.tri(D, k=-1, dtype=bool)
@@ -107,7 +103,7 @@ def test_the_input_as_levels_leaks_nothing(family):
     changed[np.arange(D), np.arange(D)] = np.where(x[0] == 1, -1, x[0] + 1)
     every = np.concatenate([x, changed]).reshape(-1, *shape)
     entered = pixels.entered(cfg, jnp.asarray(every, jnp.float32))
-    eta = np.asarray(jitted(apply)(variables, entered, None)).reshape(D + 1, D, -1)
+    eta = np.asarray(jit_once(apply)(variables, entered, None)).reshape(D + 1, D, -1)
     moved = np.abs(eta[1:] - eta[:1]).max(2).T  # [output, input]
     before = np.tri(D, k=-1, dtype=bool)
     # Rows of a batch may be summed in other orders: 1e-5 is none of the effects.

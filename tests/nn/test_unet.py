@@ -9,13 +9,9 @@ import numpy as np
 import pytest
 
 from gengen.nn.unet import AttentionBlock, UNet, depth_to_space, space_to_depth, upsample
-from gengen.xla import run_once_options
+from gengen.xla import jit_once
 
 KEY = jax.random.key(0)
-
-
-def jitted(init):
-    return jax.jit(init, compiler_options=run_once_options())
 
 
 def unet(x, **options):
@@ -32,7 +28,7 @@ def build(x, **options):
         return jax.tree.map(noise, net.init(key, x, t))
 
     apply: Any = jax.jit(net.apply, static_argnames="train")
-    return apply, jitted(init)(KEY), t
+    return apply, jit_once(init)(KEY), t
 
 
 @pytest.mark.parametrize(
@@ -128,7 +124,7 @@ def test_remat_changes_memory_and_nothing_else():
     for remat in (False, True):
         net = UNet(1, (8, 8), (1, 1), attention=(4,), groups=4, remat=remat)
         t = jnp.arange(8)
-        variables = jitted(net.init)(KEY, x[:1], t[:1])
+        variables = jit_once(net.init)(KEY, x[:1], t[:1])
         # Away from zero, where the blocks begin.
         variables = jax.tree.map(
             lambda w: w + 0.05 * jnp.cos(jnp.arange(w.size)).reshape(w.shape), variables
