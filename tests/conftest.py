@@ -2,6 +2,7 @@
 
 import gc
 import os
+from contextlib import suppress
 from pathlib import Path
 
 # Before JAX is imported: it reads these once. Tests compile much and compute little: without LLVM's
@@ -25,6 +26,7 @@ install_import_hook("gengen", "tests.typecheck.check")
 
 MAPS = Path("/proc/self/maps")
 MANY = 20_000  # pieces of memory; Linux grants a process 65,530, and LLVM falls over beyond
+FEW = 100  # programs
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -34,6 +36,23 @@ def forget_programs():
     if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MANY:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def forget_lowered():
+    """JAX keeps 2,048 programs as MLIR too: 3 MB each, all looked through for each new one.
+
+    Late in the suite it took four times as long to lower a program. What is compiled stays; where
+    JAX calls its caches otherwise, tests are slower again, and that is all.
+    """
+    yield
+    with suppress(ImportError, AttributeError):
+        from jax._src.interpreters.pxla import _cached_lowering_to_hlo
+        from jax._src.pjit import _pjit_lower
+
+        if _pjit_lower.cache_info().currsize > FEW:
+            _pjit_lower.cache_clear()
+            _cached_lowering_to_hlo.cache_clear()
 
 
 @pytest.hookimpl(tryfirst=True)

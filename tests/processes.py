@@ -48,11 +48,22 @@ def start(*words, cwd, env=None):
 
 
 def wait_for(condition, process, seconds=240):
+    """Else the process ends too: what is left open would be another test's warning."""
     end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
+    try:
+        while not condition():
+            assert process.poll() is None, "it ended before"
+            assert time.monotonic() < end, "waited in vain"
+            time.sleep(0.02)
+    except BaseException as error:
+        process.kill()
+        error.add_note(str(process.communicate()))
+        raise
+
+
+def checkpoints_in(folder):
+    """Every whole one, also of a stage, while others are written and renamed beside them."""
+    return [Path(at) for at, _, files in os.walk(folder) if "MANIFEST.json" in files]
 
 
 def arrays(path):

@@ -18,9 +18,14 @@ def test_every_staged_model_has_a_case():
     assert {m.name for m in discover.models() if m.trained_by == "stages"} == set(STAGED)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.xdist_group(f"staged {name}")) for name in STAGED]
-)
+def cases():
+    """Each in its own group; those of two networks, which take longest, are slow."""
+    for name in STAGED:
+        mark = [pytest.mark.slow] if name in ("latent", "vqvae_prior") else []
+        yield pytest.param(name, marks=[pytest.mark.xdist_group(f"staged {name}"), *mark])
+
+
+@pytest.mark.parametrize("name", list(cases()))
 def test_a_cut_in_every_stage_changes_no_bit(name, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data, words = STAGED[name]

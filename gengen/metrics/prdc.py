@@ -27,7 +27,7 @@ import numpy as np
 from gengen.metrics.checks import check_pair
 from gengen.types import InputError
 
-BLOCK = 200  # rows of the matrix of distances at a time: few enough for caches
+BLOCK = 200  # rows of the matrix of distances at a time: few enough for memory
 # Squared distances from a matrix product are off by rounding: so much, relative to the squared
 # norms. What is nearer than that to a ball's edge is on it, so copies and lattices come out right;
 # points that differ by a millionth of their norm count as copies.
@@ -82,18 +82,22 @@ class _Balls:
     """Squared radii [N] about the rows of x [N, D], and what of them may be rounding."""
 
     def __init__(self, x: np.ndarray, k: int) -> None:
-        self.square = np.empty(len(x))
-        for rows, squares in _squared_distances(x, x):
-            squares[np.arange(len(squares)), np.arange(rows.start, rows.stop)] = np.inf
-            self.square[rows] = np.partition(squares, k - 1, axis=1)[:, k - 1]
+        from sklearn.neighbors import NearestNeighbors  # a tree in few dimensions
+
+        distances, _ = NearestNeighbors(n_neighbors=k).fit(x).kneighbors()  # itself aside
+        self.square = distances[:, -1] ** 2
         # The neighbour's own norm is at most this point's and the radius together.
         self.slack = _ROUNDING * (3 * np.einsum("nd,nd->n", x, x) + 2 * self.square)
 
 
 def _squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """‖xᵢ - yⱼ‖² for BLOCK rows i and all j: (slice of i, float64 [rows, M])."""
-    of_y = np.einsum("md,md->m", y, y)
+    of_x, of_y = (np.einsum("nd,nd->n", z, z) for z in (x, y))
     for start in range(0, len(x), BLOCK):
-        part = x[start : start + BLOCK]
-        squares = np.einsum("nd,nd->n", part, part)[:, None] - 2 * part @ y.T + of_y
-        yield slice(start, start + len(part)), np.maximum(squares, 0)
+        rows = slice(start, min(start + BLOCK, len(x)))
+        squares = -2 * x[rows] @ y.T
+        for row, own in zip(squares, of_x[rows], strict=True):  # each stays in the cache
+            row += own
+            row += of_y
+            np.maximum(row, 0, out=row)
+        yield rows, squares

@@ -13,7 +13,7 @@ from gengen import distributions as dist
 from gengen.autoencoder import adversarial, autoencoder
 from gengen.data import load, to_batch
 from gengen.divergences import mmd
-from tests.autoencoder.training import train
+from tests.training import train
 
 CFG = adversarial.Config(shape=(3,), widths=(8,), critic=(8,), batch_size=16)
 TOY = adversarial.Config(shape=(8, 8, 1), widths=(128, 128), critic=(128, 128))
@@ -24,6 +24,7 @@ def digits(num=500):
     return to_batch(data.arrays, np.arange(num, dtype=np.int32))
 
 
+@pytest.mark.slow
 def test_codes_are_nearer_to_the_prior_than_an_autoencoders():
     """The two-sample statistic MMD², unbiased, of 500 codes and 500 draws.
 

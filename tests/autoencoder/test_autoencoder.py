@@ -8,8 +8,7 @@ import pytest
 from scipy.linalg import subspace_angles
 
 from gengen.autoencoder import autoencoder
-from gengen.compile import compile_step
-from tests.autoencoder.training import falling, train
+from tests.training import falling, often, train
 
 STEPS = 4000
 LINEAR = autoencoder.Config(shape=(6,), code=(2,))
@@ -104,7 +103,7 @@ def test_a_convolutional_autoencoder_learns():
         image[i : i + rng.integers(2, 5), j : j + rng.integers(2, 5)] = 1
     cfg = autoencoder.Config(shape=(8, 8, 1), channels=(8, 16), code=(8,))
     method = autoencoder.method(cfg, falling(400, 5e-3))
-    state, step = method.init(jax.random.key(0), {"image": x}), compile_step(method.train_step)
+    state, step = method.init(jax.random.key(0), {"image": x}), often(method.train_step)
     for _ in range(400):
         state, _ = step(jax.random.key(0), state, {"image": x})
     out = np.asarray(autoencoder.reconstruct(cfg, state.variables, x))

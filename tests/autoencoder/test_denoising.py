@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gengen.autoencoder import denoising
-from tests.autoencoder.training import falling, train
+from tests.training import falling, train
 
 SIGMA = 0.8
 LINEAR = denoising.Config(shape=(3,), code=(3,), noise="gaussian", sigma=SIGMA)

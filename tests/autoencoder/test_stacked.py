@@ -14,7 +14,7 @@ from gengen import loop
 from gengen.autoencoder import stacked
 from gengen.data import Dataset, load, to_batch
 from tests.autoencoder.test_autoencoder import correlated, pca
-from tests.autoencoder.training import falling, train
+from tests.training import falling, train
 
 LINEAR = stacked.Config(shape=(6,), widths=(4, 2), activation="linear", classes=0)
 SMALL = stacked.Config(shape=(8, 8, 1), widths=(128, 64, 32), labelled=50, learning_rate=3e-3)

@@ -23,6 +23,7 @@ from tests.processes import (
     SMALL_WGAN,
     VECTOR_DDPM,
     assert_same_checkpoint,
+    checkpoints_in,
     gengen,
     logged,
     settings,
@@ -250,18 +251,16 @@ def test_killed_and_resumed_is_the_unbroken_run_bit_for_bit(tmp_path, model, dat
     assert whole.returncode == 0, whole.stderr
     process = start(*base, "--out", "cut", cwd=tmp_path)
     cut = tmp_path / "cut" / "checkpoints"
-    # Of the staged one: in its second stage.
-    kept = lambda: [p.parent for p in cut.rglob("MANIFEST.json")]  # noqa: E731
-    ready = 3 if model == "stacked" else 1
-    wait_for(lambda: len(kept()) >= ready, process)
+    ready = 3 if model == "stacked" else 1  # of the staged one: in its second stage
+    wait_for(lambda: len(checkpoints_in(cut)) >= ready, process)
     process.kill()
     process.communicate()
-    before = {path.relative_to(cut) for path in kept()}
+    before = {path.relative_to(cut) for path in checkpoints_in(cut)}
     resumed = gengen("train", model, "--steps", steps, "--out", "cut", "--resume", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert "resuming cut" in resumed.stderr
     runs = [tmp_path / name / "checkpoints" for name in ("whole", "cut")]
-    ends = [{p.parent.relative_to(run) for p in run.rglob("MANIFEST.json")} for run in runs]
+    ends = [{path.relative_to(run) for path in checkpoints_in(run)} for run in runs]
     assert ends[0] == ends[1] != before
     for end in ends[0]:
         assert_same_checkpoint(*(run / end for run in runs))

@@ -108,6 +108,7 @@ def test_a_stream_gives_the_batches_of_the_set_in_memory(sets):
         np.testing.assert_array_equal(batch["label"], whole.arrays["label"][rows])
 
 
+@pytest.mark.slow
 def test_trains_from_it_without_tensorflow(sets, tmp_path):
     """In memory and streamed, the same parameters; nobody imports TensorFlow."""
     code = (

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gengen.compile import compile_step
 from gengen.data import Dataset, to_batch
 from gengen.diffusion import conditional, ddpm, latent
 from gengen.stages import resident
 from gengen.types import data_of
 from gengen.vae import vae
+from tests.training import often
 
 TINY: dict = dict(shape=(8, 8, 3), patch=2, channels=(8,), blocks=(1,), T=20, groups=4)
 CLASSES = conditional.Config(shape=(2,), classes=3, T=100, width=64, schedule="cosine",
@@ -37,7 +37,7 @@ def variables_of(cfg, num=2):
 @pytest.fixture(scope="module")
 def trained():
     method = conditional.method(CLASSES)
-    step = compile_step(method.train_step)
+    step = often(method.train_step)
     state = method.init(jax.random.key(0), of_classes(256, 0))
     for i in range(1500):
         state, _ = step(jax.random.key(1), state, of_classes(256, i))

@@ -58,6 +58,7 @@ def test_guidance_by_the_pseudo_inverse_is_exact_for_a_standard_normal(method):
     np.testing.assert_allclose(np.cov(x.T), covariance, atol=0.03)
 
 
+@pytest.mark.slow
 def test_the_twisted_error_falls_with_the_particles_and_the_others_stay():
     """RMS error of the posterior mean over runs; seen: 0.65 and 0.06, the others at 0.6."""
     schedule = ddpm.cosine_schedule(100)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from gengen.compile import compile_step
 from gengen.data import batch_indices, load, to_batch
 from gengen.errors import InputError
 from gengen.gan import cgan, dcgan, game
 from gengen.gan.game import moves
 from gengen.gan.players import beside
+from tests.training import often
 
 CFG = cgan.Config(shape=(4, 4, 1), channels=(), widths=(8,), latent=3, classes=3, batch_size=6)
 X = np.tanh(np.random.default_rng(0).normal(size=(6, 4, 4, 1))).astype(np.float32)
@@ -102,11 +102,12 @@ def test_what_is_no_class_is_refused():
 def test_the_class_asked_is_the_class_seen():
     """On digits, by a judge trained on real ones: at least 95 of 100."""
     data = load("digits")
-    cfg = cgan.Config(shape=(8, 8, 1), channels=(), widths=(256, 256), latent=16, batch_size=128,
+    cfg = cgan.Config(shape=(8, 8, 1), channels=(), widths=(128, 128), latent=16, batch_size=128,
                       learning_rate=1e-3, discriminator_rate=1e-3, ema_decay=0.99)  # fmt: skip
     method = cgan.method(cfg)
-    batch = lambda t: to_batch(data.arrays, batch_indices(len(data), 128, seed=0, step=t))  # noqa: E731
-    state, step = method.init(jax.random.key(0), batch(0)), compile_step(method.train_step)
+    arrays, rows = jax.device_put(data.arrays), jax.jit(to_batch)
+    batch = lambda t: rows(arrays, batch_indices(len(data), 128, seed=0, step=t))  # noqa: E731
+    state, step = method.init(jax.random.key(0), batch(0)), often(method.train_step)
     for t in range(1200):
         state, _ = step(jax.random.key(1), state, batch(t))
     real, test = (load(f"digits{s}").arrays for s in ("", ":test"))

@@ -119,6 +119,7 @@ def trained_gap(T):
     return truth - float(jnp.mean(bounds))
 
 
+@pytest.mark.slow
 def test_more_transitions_close_the_gap():
     """From KL(N(0, I) ‖ p(z|x)), known exactly, towards 0: ln p(x) is approached."""
     m = (data() - MEAN) @ W @ np.linalg.inv(TRUE_PRECISION) / SIGMA**2

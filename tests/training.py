@@ -1,4 +1,4 @@
-"""Training for tests: many small steps in one program."""
+"""Training for tests that must learn: thousands of small steps, compiled as for users."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,11 @@ import optax
 from gengen.types import Batch, Method, TrainState
 
 RUN_OFTEN = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+
+
+def often(step: Callable) -> Callable:
+    """A train step compiled to run often: three times as fast as the tests' other programs."""
+    return jax.jit(step, donate_argnums=1, compiler_options=RUN_OFTEN)
 
 
 def train(
