@@ -42,7 +42,7 @@ from gengen.metrics import classifier
 from gengen.metrics.similarity import psnr
 
 REAL, HELD_OUT = 10_000, 2000  # images at most that samples are scored against
-GUIDANCE = (0.0, 1.0, 3.0)
+GUIDANCE = (0.0, 0.5, 1.0, 3.0)
 GIVEN, DRAWS = 64, 16  # images that are asked for again, and how often
 TASKS: dict[str, dict[str, Any]] = {
     "class": {"classes": 10},
@@ -183,12 +183,11 @@ def markdown(results: dict[str, dict[str, Any]]) -> list[str]:
             shown = [f"{row['value']:.1f}" for row in decibels]
             others.append([f"{task}, {data}", *shown, f"{deviation['value']:.3f}"])
             continue
-        for w in GUIDANCE:
-            right, *fids = (
-                r for k, r in result["metrics"].items() if k.startswith(f"guidance {w:g}:")
-            )
+        for title in dict.fromkeys(k.partition(":")[0] for k in result["metrics"]):
+            right, *fids = (r for k, r in result["metrics"].items() if k.startswith(f"{title}:"))
             shown = [f"{100 * right[k]:.1f} %" for k in ("value", "floor")]
-            classes.append([f"{data}, w = {w:g}", *shown, f"{fids[0]['value']:.0f}"])
+            w = title.removeprefix("guidance ")
+            classes.append([f"{data}, w = {w}", *shown, f"{fids[0]['value']:.0f}"])
     head = [
         "task, images",
         "dB, one draw",

@@ -21,6 +21,9 @@ from jaxtyping import install_import_hook
 
 import tests.typecheck  # noqa: F401  the hook finds it by name
 
+# `gengen` in this process would keep programs in the folder of the user, and find them there.
+jax.config.update("jax_enable_compilation_cache", False)
+
 # Stays installed: every public annotation of gengen is checked while tests run.
 install_import_hook("gengen", "tests.typecheck.check")
 

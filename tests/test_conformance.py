@@ -82,7 +82,8 @@ def test_jit_equals_eager(case, trained):
     _assert_close(eager, states[2], 1e-3)
 
 
-@pytest.mark.parametrize("mode", [pytest.param("jit", marks=pytest.mark.slow), "pmap"])
+@pytest.mark.slow  # another program is compiled
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_eight_devices_equal_one_on_the_whole_batch(case, trained, mode):
     """Five steps: the order of sums differs, nothing else, and the copies stay alike.
 

@@ -43,6 +43,7 @@ def test_codes_are_nearer_to_the_prior_than_an_autoencoders():
     assert np.mean((out - x) ** 2) < 0.8 * np.mean((x - x.mean(0)) ** 2)
 
 
+@pytest.mark.slow
 def test_given_labels_each_class_takes_its_petal():
     cfg = dataclasses.replace(TOY, prior="petals", classes=10, encoder_rate=3e-4)
     batch = digits()

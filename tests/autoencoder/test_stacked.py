@@ -62,6 +62,7 @@ def test_an_untied_linear_stack_is_pca_once_it_is_fine_tuned():
     assert np.mean(np.sum((x - out) ** 2, axis=1)) == pytest.approx(pca(x, 2)[1], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_pretraining_helps_where_labels_are_few():
     """Learning test, on 50 labels of 1,437 digits, against random starts of as many steps in all.
 

@@ -165,6 +165,7 @@ def banana(num, seed):
     return np.stack([x[:, 0], 0.5 * x[:, 1] + x[:, 0] ** 2 - 1], 1).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw, det", [(correlated, 0.6), (banana, 0.5)])
 def test_it_learns_a_density_whose_entropy_is_known(draw, det):
     """Both are maps of N(0, I) with a constant Jacobian: H = 1 + ln 2π + ln det."""

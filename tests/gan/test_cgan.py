@@ -99,6 +99,7 @@ def test_what_is_no_class_is_refused():
         dataclasses.replace(CFG, classes=1)
 
 
+@pytest.mark.slow
 def test_the_class_asked_is_the_class_seen():
     """On digits, by a judge trained on real ones: at least 95 of 100."""
     data = load("digits")
