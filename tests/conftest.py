@@ -1,5 +1,6 @@
 """Eight devices on any machine, and array shapes checked at every call."""
 
+import atexit
 import gc
 import os
 from contextlib import suppress
@@ -24,11 +25,14 @@ import tests.typecheck  # noqa: F401  the hook finds it by name
 # `gengen` in this process would keep programs in the folder of the user, and find them there.
 jax.config.update("jax_enable_compilation_cache", False)
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # else half a minute goes into freeing each program
+    atexit.register(os._exit, 0)
+
 # Stays installed: every public annotation of gengen is checked while tests run.
 install_import_hook("gengen", "tests.typecheck.check")
 
 MAPS = Path("/proc/self/maps")
-MANY = 20_000  # pieces of memory; Linux grants a process 65,530, and LLVM falls over beyond
+MANY = 40_000  # pieces of memory; Linux grants a process 65,530, and LLVM falls over beyond
 FEW = 100  # programs
 
 
