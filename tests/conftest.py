@@ -25,7 +25,7 @@ import tests.typecheck  # noqa: F401  the hook finds it by name
 # `gengen` in this process would keep programs in the folder of the user, and find them there.
 jax.config.update("jax_enable_compilation_cache", False)
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # else half a minute goes into freeing each program
+if "PYTEST_XDIST_WORKER" in os.environ:  # else it frees program by program, for many seconds
     atexit.register(os._exit, 0)
 
 # Stays installed: every public annotation of gengen is checked while tests run.

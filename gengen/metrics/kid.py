@@ -26,7 +26,7 @@ BLOCK = 200  # rows of the kernel's matrix at a time: few enough for memory
 
 
 def polynomial_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """k(xᵢ, yⱼ) [n, m] for x [n, D], y [m, D]."""
+    """k(xᵢ, yⱼ) [n, m] for x [n, D], y [m, D], both of floats."""
     k = x @ y.T
     for row in k:  # each stays in the cache
         row /= x.shape[1]

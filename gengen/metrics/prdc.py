@@ -94,7 +94,7 @@ def _squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np
     """‖xᵢ - yⱼ‖² for BLOCK rows i and all j: (slice of i, float64 [rows, M])."""
     of_x, of_y = (np.einsum("nd,nd->n", z, z) for z in (x, y))
     for start in range(0, len(x), BLOCK):
-        rows = slice(start, min(start + BLOCK, len(x)))
+        rows = slice(start, start + BLOCK)
         squares = -2 * x[rows] @ y.T
         for row, own in zip(squares, of_x[rows], strict=True):  # each stays in the cache
             row += own

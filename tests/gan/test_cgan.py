@@ -103,7 +103,7 @@ def test_what_is_no_class_is_refused():
 def test_the_class_asked_is_the_class_seen():
     """On digits, by a judge trained on real ones: at least 95 of 100."""
     data = load("digits")
-    cfg = cgan.Config(shape=(8, 8, 1), channels=(), widths=(128, 128), latent=16, batch_size=128,
+    cfg = cgan.Config(shape=(8, 8, 1), channels=(), widths=(256, 256), latent=16, batch_size=128,
                       learning_rate=1e-3, discriminator_rate=1e-3, ema_decay=0.99)  # fmt: skip
     method = cgan.method(cfg)
     arrays, rows = jax.device_put(data.arrays), jax.jit(to_batch)
