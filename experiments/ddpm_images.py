@@ -1,18 +1,23 @@
-"""DDPM of digits and of clothes: how good it is after how many evaluations, by each sampler.
+r"""DDPM of digits and of clothes: how good it is after how many evaluations, by each sampler.
 
 A U-Net for two cores, on patches of 4 × 4 pixels; one training, then 1,000 samples for each sampler
 and number of evaluations. Scores are of the data's own classifier's features, against training
 images (the first 10,000); the floor is that of held-out ones (the first 2,000). T = 1000, cosine
 schedule; DDIM at η = 1 is the ancestral sampler, in fewer steps.
 
-    python experiments/ddpm_images.py --data fashion --steps 6000 --results
+    python experiments/ddpm_images.py --data fashion --steps 3000 --results
+
+And at full size, patches of 2 × 2 pixels, for an accelerator; there all held-out images count:
+
+    python experiments/ddpm_images.py --data fashion --size full --seed 0 --results \
+        --steps 20000 --samples 10000 --evaluations 10 20 50 250 1000
 """
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from recipe import Args, directory, draw, finish, first, run, scores, table, titled, train
@@ -20,7 +25,19 @@ from recipe import Args, directory, draw, finish, first, run, scores, table, tit
 from gengen.data import load
 from gengen.diffusion import ddpm
 
-REAL, HELD_OUT = 10_000, 2000  # images at most that samples are scored against
+REAL = 10_000  # images at most that samples are scored against
+HELD_OUT = {"small": 2000, "full": 10_000}  # the same
+CHUNK = {"small": 250, "full": 1000}  # samples at a time
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {  # what was found to do on two cores
+        "patch": 4, "channels": (64, 128), "blocks": (1, 2), "batch_size": 64,
+        "learning_rate": 2e-3, "b2": 0.99, "warmup_steps": 50, "ema_decay": 0.995,
+    },
+    "full": {
+        "patch": 2, "channels": (64, 128), "blocks": (2, 2), "batch_size": 128,
+        "learning_rate": 1e-3, "warmup_steps": 500, "ema_decay": 0.999,
+    },
+}  # fmt: skip
 SAMPLERS: dict[str, dict[str, Any]] = {
     "DDIM, η = 1": {"sampler": "ddim", "eta": 1.0},
     "DDIM": {"sampler": "ddim"},
@@ -34,6 +51,8 @@ class Settings(Args):
 
     data: str = "mnist5k"
     """Or fashion."""
+    size: Literal["small", "full"] = "small"
+    """Of the network: for two cores, or for an accelerator."""
     steps: int = 3000
     """Train steps."""
     samples: int = 1000
@@ -42,29 +61,36 @@ class Settings(Args):
     """Of the network, for a sample."""
 
 
-def config(steps: int, **own: Any) -> ddpm.Config:
-    """What was found to do on two cores."""
-    return ddpm.Config(
-        schedule="cosine", prediction="v", patch=4, channels=(64, 128), blocks=(1, 2),
-        batch_size=64, learning_rate=2e-3, b2=0.99, warmup_steps=min(50, steps // 4),
-        decay_steps=steps, ema_decay=0.995, sampler="ddim", sample_steps=50, eta=1.0, **own,
-    )  # fmt: skip
+def config(steps: int, size: str = "small", **own: Any) -> ddpm.Config:
+    """The model of so many train steps."""
+    return ddpm.Config(**words(steps, size), **own)
+
+
+def words(steps: int, size: str) -> dict[str, Any]:
+    """What the Configs of all diffusions of images here share."""
+    shared = SIZES[size]
+    return {
+        **shared, "schedule": "cosine", "prediction": "v", "decay_steps": steps,
+        "warmup_steps": min(shared["warmup_steps"], steps // 4),
+        "sampler": "ddim", "sample_steps": 50, "eta": 1.0,
+    }  # fmt: skip
 
 
 def main(args: Settings) -> None:
     """Train; draw by each way; score."""
-    name = f"ddpm_{args.data}_steps"
-    data, held_out = first(load(args.data)), first(load(f"{args.data}:test"), HELD_OUT)
-    cfg, out = config(args.steps), directory(args, name)
+    name = f"ddpm_{args.data}_" + ("steps" if args.size == "small" else f"full{args.seed}")
+    data = first(load(args.data))
+    held_out = first(load(f"{args.data}:test"), HELD_OUT[args.size])
+    cfg, out = config(args.steps, args.size), directory(args, name)
     variables = train(ddpm, cfg, load(args.data), out, args).variables
     metrics: dict[str, dict[str, float]] = {}
     curves: dict[str, dict[str, list[float]]] = {}
     shown = []
-    for title, words in SAMPLERS.items():
+    for title, way in SAMPLERS.items():
         for steps in args.evaluations:
-            way = dataclasses.replace(cfg, **{"eta": 0.0, **words, "sample_steps": steps})
-            one = lambda k, n, w=way: ddpm.sample(w, variables, k, n)  # noqa: E731
-            drawn = draw(args.samples, one, args.seed)
+            own = dataclasses.replace(cfg, **{"eta": 0.0, **way, "sample_steps": steps})
+            one = lambda k, n, own=own: ddpm.sample(own, variables, k, n)  # noqa: E731
+            drawn = draw(args.samples, one, args.seed, CHUNK[args.size])
             for score, found in scores(drawn, first(data, REAL), held_out, ("fid", "kid")).items():
                 if "±" not in score and "std" not in score:
                     metrics[f"{score}, {title}, {steps} evaluations"] = found
@@ -73,7 +99,7 @@ def main(args: Settings) -> None:
             shown.append((f"{title}, {steps} evaluations", 2.0 * drawn[:16] / 255 - 1))
     titled(out / "samples.png", shown)
     plot(out / "curves.png", curves, args.evaluations, metrics)
-    finish(name, out, metrics, args, ("samples", "curves"))
+    finish(name, out, metrics, args, ("samples", "curves") if args.seed == 0 else ())
 
 
 def plot(

@@ -147,10 +147,12 @@ def again(path: Path, module: ModuleType, data: str) -> tuple[Any, Any]:
 # --- scores --------------------------------------------------------------------------------------
 
 
-def draw(num: int, sampler: Callable[[jax.Array, int], Any], seed: int) -> np.ndarray:
-    """`num` samples, `CHUNK` at a time: uint8."""
-    keys = jax.random.split(jax.random.key(seed + 1), -(-num // CHUNK))
-    return to_uint8(np.concatenate([np.asarray(sampler(key, CHUNK)) for key in keys])[:num])
+def draw(
+    num: int, sampler: Callable[[jax.Array, int], Any], seed: int, chunk: int = CHUNK
+) -> np.ndarray:
+    """`num` samples, `chunk` at a time: uint8."""
+    keys = jax.random.split(jax.random.key(seed + 1), -(-num // chunk))
+    return to_uint8(np.concatenate([np.asarray(sampler(key, chunk)) for key in keys])[:num])
 
 
 def scores(
