@@ -62,9 +62,11 @@ class Args:
 
 def size_of(cfg: ddpm.Config) -> dict[str, float]:
     """Parameters, and millions of multiplications for one image."""
-    net, x, t = ddpm.network(cfg), jax.numpy.zeros((1, *cfg.shape)), jax.numpy.ones(1, "int32")
-    variables = net.init(jax.random.key(0), x, t)
-    cost: Any = jax.jit(net.apply).lower(variables, x, t).compile().cost_analysis()
+    net = ddpm.network(cfg)
+    with jax.default_device(jax.devices("cpu")[0]):  # others' libraries do not tell their cost
+        x, t = jax.numpy.zeros((1, *cfg.shape)), jax.numpy.ones(1, "int32")
+        variables = net.init(jax.random.key(0), x, t)
+        cost: Any = jax.jit(net.apply).lower(variables, x, t).compile().cost_analysis()
     count = sum(p.size for p in jax.tree.leaves(variables))
     return {"parameters": count, "million_multiplications": round(cost["flops"] / 2e6)}
 

@@ -34,6 +34,7 @@ from recipe import (
     finish,
     first,
     images,
+    over_seeds,
     run,
     scores,
     table,
@@ -203,6 +204,27 @@ def markdown(results: dict[str, dict[str, Any]]) -> list[str]:
     ]
     return [*table(["images, guidance", "class right", "of real ones", "fid"], classes), "",
             *table(head, others)]  # fmt: skip
+
+
+def full_markdown(results: dict[str, dict[str, Any]]) -> list[str]:
+    """The table of docs/DIFFUSION.md at full size: means over seeds, and deviations.
+
+    Args:
+        results: the content of results/NAME.json, by NAME: conditional_class_DATA_fullSEED.
+    """
+    values: dict[str, list[float]] = {}
+    real = 0.0
+    for result in results.values():
+        for key, row in result["metrics"].items():
+            values.setdefault(key, []).append(row["value"])
+            real = row["floor"] if "class" in key else real
+    rights, fids = ([v for k, v in values.items() if part in k] for part in ("class", "fid"))
+    ways = [key.partition(":")[0].replace("guidance", "w =") for key in values if "fid" in key]
+    rows = [
+        [way, f"{over_seeds([100 * r for r in right])} %", f"{100 * real:.1f} %", over_seeds(fid)]
+        for way, right, fid in zip(ways, rights, fids, strict=True)
+    ]
+    return table(["guidance", "class right", "of real ones", "fid"], rows)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from recipe import Args, directory, draw, finish, first, run, scores, table, titled, train
+from recipe import (
+    Args,
+    directory,
+    draw,
+    finish,
+    first,
+    over_seeds,
+    run,
+    scores,
+    table,
+    titled,
+    train,
+)
 
 from gengen.data import load
 from gengen.diffusion import ddpm
@@ -137,6 +149,22 @@ def markdown(results: dict[str, dict[str, Any]]) -> list[str]:
             rows.setdefault(title, []).append(f"{row['value']:.0f}")
             counts[evaluations.removesuffix(" evaluations")] = None
     return table(["evaluations", *counts], [[title, *row] for title, row in sorted(rows.items())])
+
+
+def full_markdown(results: dict[str, dict[str, Any]]) -> list[str]:
+    """The table of docs/DIFFUSION.md at full size: of several seeds the mean and deviation.
+
+    Args:
+        results: the content of results/NAME.json, by NAME, which is ddpm_DATA_fullSEED.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    for result in results.values():
+        for key, row in result["metrics"].items():
+            score, way, evaluations = key.replace(", η", " η").split(", ")
+            by_steps = found.setdefault(f"{score.split('[')[0]}, {way}", {})
+            by_steps.setdefault(evaluations.removesuffix(" evaluations"), []).append(row["value"])
+    rows = [[title, *map(over_seeds, row.values())] for title, row in sorted(found.items())]
+    return table(["evaluations", *next(iter(found.values()))], rows)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import tyro
 
-from gengen import evaluation, loop, trained
+from gengen import evaluation, loop, run_dir, trained
 from gengen.cli.train import preview, settings
 from gengen.compile import use_compilation_cache
 from gengen.data import AnyData, Dataset, load, to_batch, to_uint8
@@ -207,6 +207,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
+def over_seeds(values: Sequence[float], digits: int = 1) -> str:
+    """The mean of what seeds gave, and if there are several their standard deviation."""
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
+
+
 def finish(name: str, out: Path, metrics: Metrics, args: Args, shown: Sequence[str] = ()) -> None:
     """Evaluation, report, and the figures on the screen; with --results, what is committed.
 
@@ -225,13 +231,17 @@ def finish(name: str, out: Path, metrics: Metrics, args: Args, shown: Sequence[s
         record(name, out, rounded, seconds)
         for picture in shown:
             shutil.copy(out / f"{picture}.png", ROOT / "docs" / "images" / f"{name}_{picture}.png")
-    print(lines(name, {"seed": args.seed, "seconds": round(seconds, 1), "metrics": rounded}))
+    done = {"seed": args.seed, "seconds": round(seconds, 1), "machine": run_dir.machine()}
+    print(lines(name, {**done, "metrics": rounded}))
     print(f"\npictures  {out}\nreport    {report}")
 
 
 def lines(name: str, result: Mapping[str, Any]) -> str:
     """What the header of a recipe says of the content of results/NAME.json."""
-    head = f"Expected, as measured (results/{name}.json), seed {result['seed']}, two CPU cores, "
+    machine = result["machine"]
+    cores = {2: "two"}.get(machine["cores"], machine["cores"])
+    where = f"{cores} CPU cores" if machine["platform"] == "cpu" else machine["device"]
+    head = f"Expected, as measured (results/{name}.json), seed {result['seed']}, {where}, "
     rows = [
         f"    {metric:<66}{row['value']:>9.4g}"
         + (f"  (real: {row['floor']:.4g})" if "floor" in row else "")

@@ -10,14 +10,13 @@ from pathlib import Path
 # Before JAX is imported: it reads these once. Tests compile much and compute little: without LLVM's
 # optimisation and MLIR's kernels the same programs take half the time, and in one piece, not 32 for
 # idle cores, a fifth less.
-FLAGS = [
-    "--xla_backend_optimization_level=0",
-    "--xla_cpu_parallel_codegen_split_count=1",
-    "--xla_force_host_platform_device_count=8",
-]
-# Later jaxlibs do not know it, say so, and stop.
-FLAGS += ["--xla_cpu_use_fusion_emitters=false"] * version("jaxlib").startswith("0.10.")
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+    + " --xla_force_host_platform_device_count=8"
+    # A jaxlib that does not know a flag says so and stops: later ones have no other kernels.
+    + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10.")
+).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax

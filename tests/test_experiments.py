@@ -94,6 +94,11 @@ TABLES = {
             "conditional_grey_photographs",
         ],
     ),
+    "conditional_images.full_markdown": (
+        "DIFFUSION.md",
+        [f"conditional_class_fashion_full{s}" for s in range(3)],
+    ),
+    "ddpm_images.full_markdown": ("DIFFUSION.md", [f"ddpm_fashion_full{s}" for s in range(3)]),
     "inverse_images": ("DIFFUSION.md", ["inverse_mnist5k"]),
     "latent_diffusion": ("DIFFUSION.md", ["latent_mnist5k"]),
     "shared_denoiser": ("DIFFUSION.md", ["shared_denoiser"]),
