@@ -172,7 +172,7 @@ def our_rate(args: Args, folder: Path, out: Path) -> float:
     """Images per second, as the run's own log has it."""
     loop.run(
         ddpm.method(AS_TRAINER), load(f"folder:{folder}"), out=out, steps=args.steps,
-        batch_size=args.batch_size, seed=0, log_every=args.log_every,
+        batch_size=args.batch_size, seed=0, log_every=args.log_every, save_every=args.steps,
     )  # fmt: skip
     lines = run_dir.read_metrics(out / "metrics.jsonl")
     return statistics.median(line["examples_per_s"] for line in lines[len(lines) // 3 :])

@@ -4,18 +4,13 @@ import atexit
 import gc
 import os
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 
-# Before JAX is imported: it reads these once. Tests compile much and compute little: without LLVM's
-# optimisation and MLIR's kernels the same programs take half the time, and in one piece, not 32 for
-# idle cores, a fifth less.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "")
-    + " --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
-    + " --xla_force_host_platform_device_count=8"
-    # A jaxlib that does not know a flag says so and stops: later ones have no other kernels.
-    + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10.")
+from tests.processes import COMPILE_QUICKLY
+
+# Before JAX is imported: it reads these once.
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", ""), COMPILE_QUICKLY, "--xla_force_host_platform_device_count=8"]
 ).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 

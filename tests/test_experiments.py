@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.processes import as_users
+from tests.processes import for_few_steps
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "experiments"
@@ -39,10 +39,10 @@ def recipe(monkeypatch):
 
 
 def ran(name: str, out: Path) -> str:
-    """What a recipe prints after 3 steps, in a process of its own with the usual devices."""
+    """What a recipe prints after 3 steps, in a process of its own, on one device."""
     words = [sys.executable, FOLDER / f"{name}.py", "--steps", "3", "--out", out]
     words = [*words, *SMALL.get(name, ())]
-    done = subprocess.run(words, capture_output=True, text=True, env=as_users(), check=False)
+    done = subprocess.run(words, capture_output=True, text=True, env=for_few_steps(), check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -7,6 +7,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.processes import COMPILE_QUICKLY
+
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
@@ -23,7 +25,7 @@ def test_the_notebook_is_its_text(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_the_notebook_runs(path, monkeypatch):
     monkeypatch.setenv("GENGEN_SMOKE", "1")
-    monkeypatch.delenv("XLA_FLAGS")
+    monkeypatch.setenv("XLA_FLAGS", COMPILE_QUICKLY)
     monkeypatch.setenv("PYTHONPATH", str(path.parents[1]))
     notebook = nbformat.read(path, as_version=4)
     assert not [cell for cell in notebook.cells if "def " in cell.source], "it defines nothing"

@@ -1,16 +1,16 @@
 """Training for tests that must learn: thousands of small steps, compiled as for users."""
 
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any
 
 import jax
 import optax
 
 from gengen.types import Batch, Method, TrainState
+from tests.processes import COMPILE_QUICKLY
 
 RUN_OFTEN: dict[str, Any] = {"xla_backend_optimization_level": 3}
-if version("jaxlib").startswith("0.10."):  # as conftest.py, which turns it off
+if "fusion_emitters" in COMPILE_QUICKLY:  # which turns it off
     RUN_OFTEN["xla_cpu_use_fusion_emitters"] = True
 
 

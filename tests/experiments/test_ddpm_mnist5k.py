@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import as_users
+
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
 def test_the_demo_keeps_its_promise(tmp_path):
     script = ROOT / "experiments" / "ddpm_mnist5k.py"
-    done = subprocess.run(
-        [sys.executable, script, "--out", "run"], cwd=tmp_path, capture_output=True, text=True
-    )
+    words = [sys.executable, script, "--out", "run"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=as_users())
     assert done.returncode == 0, done.stderr
     assert "samples" in done.stdout and "report.html" in done.stdout
     rows = json.loads((tmp_path / "run" / "evaluation.json").read_text())["rows"]
