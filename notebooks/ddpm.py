@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -41,6 +43,7 @@ from gengen.viz.grid import grid
 
 smoke = os.environ.get("GENGEN_SMOKE") == "1"  # continuous integration: a few steps
 steps = 20 if smoke else 1500
+evaluations = 3 if smoke else 100  # of the network, for a draw of what it may have been
 print(jax.devices())
 
 # %% [markdown]
@@ -145,7 +148,7 @@ for name, operator in problems.items():
     y = operator.forward(digit)
     y = y + 0.05 * jax.random.normal(jax.random.key(5), y.shape)
     seen = inverse.Seen(operator, y, 0.05)
-    draws = ddpm.posterior(cfg, state.variables, jax.random.key(6), 8, seen, "pigdm", 100)
+    draws = ddpm.posterior(cfg, state.variables, jax.random.key(6), 8, seen, "pigdm", evaluations)
     shown = np.kron(y[0, :, :, 0], np.ones((28 // y.shape[1],) * 2))[None, :, :, None]
     rows += [digit, shown, draws, draws.mean(0, keepdims=True)]
     error = float(np.sqrt(np.mean((operator.forward(draws) - y) ** 2)))

@@ -24,7 +24,7 @@ SMALL = {
     "conditional_images": ("--task", "small4", "--evaluations", "2"),
     "ddpm_images": ("--samples", "250", "--evaluations", "2"),
     "gan_images": ("--model", "cgan"),
-    "inverse_images": ("--given", "2", "--draws", "2", "--evaluations", "4"),
+    "inverse_images": ("--given", "2", "--draws", "2", "--evaluations", "2"),
     "latent_diffusion": ("--samples", "250", "--evaluations", "2"),
     "vae_fashion": ("--num", "20", "--samples", "250", "--seeds", "2"),
     "vqvae_prior": ("--data", "mnist5k", "--samples", "250"),
