@@ -25,7 +25,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ddpm_images import CHUNK, HELD_OUT, REAL, words
+from ddpm_images import CHUNK, HELD_OUT, REAL, pictures, words
 from recipe import (
     Args,
     again,
@@ -82,7 +82,7 @@ def main(args: Settings) -> None:
     name, data = f"conditional_{args.task}_{args.data}", first(load(args.data))
     if args.size == "full":
         name += f"_full{args.seed}"
-    shared = words(args.steps, args.size)
+    shared = words(args.steps, args.size) | {"sample_steps": args.evaluations}
     if data.shape[0] < 28:
         shared["patch"] = 2
     cfg = conditional.Config(shape=data.shape, **shared, **TASKS[args.task])
@@ -94,7 +94,7 @@ def main(args: Settings) -> None:
         shutil.copytree(args.trained, out)  # this directory is to tell it all
     cfg = dataclasses.replace(cfg, sample_steps=args.evaluations)
     metrics = (by_class if args.task == "class" else by_image)(cfg, variables, out, args)
-    finish(name, out, metrics, args, ("samples",) if args.seed == 0 else ())
+    finish(name, out, metrics, args, pictures(args, "samples"))
 
 
 def by_class(cfg: conditional.Config, variables: Any, out: Any, args: Settings) -> dict[str, Any]:

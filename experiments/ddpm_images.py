@@ -73,9 +73,9 @@ class Settings(Args):
     """Of the network, for a sample."""
 
 
-def config(steps: int, size: str = "small", **own: Any) -> ddpm.Config:
+def config(steps: int, size: str = "small") -> ddpm.Config:
     """The model of so many train steps."""
-    return ddpm.Config(**words(steps, size), **own)
+    return ddpm.Config(**words(steps, size))
 
 
 def words(steps: int, size: str) -> dict[str, Any]:
@@ -111,7 +111,12 @@ def main(args: Settings) -> None:
             shown.append((f"{title}, {steps} evaluations", 2.0 * drawn[:16] / 255 - 1))
     titled(out / "samples.png", shown)
     plot(out / "curves.png", curves, args.evaluations, metrics)
-    finish(name, out, metrics, args, ("samples", "curves") if args.seed == 0 else ())
+    finish(name, out, metrics, args, pictures(args, "samples", "curves"))
+
+
+def pictures(args: Any, *names: str) -> tuple[str, ...]:
+    """Those to show of a run: of several seeds at full size, the first one's."""
+    return names if args.size == "small" or args.seed == 0 else ()
 
 
 def plot(
