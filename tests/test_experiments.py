@@ -199,6 +199,13 @@ def test_in_parts_is_the_whole(recipe):
     np.testing.assert_array_equal(recipe("recipe").in_parts(lambda a, b: a - b, x, y), x - y)
 
 
+def test_seeds_are_told_by_their_mean_and_deviation(recipe):
+    over_seeds = recipe("recipe").over_seeds
+    assert over_seeds([2.04]) == "2.0"
+    assert over_seeds([1.0, 2.0, 6.0]) == "3.0 ± 2.6"  # √((4 + 1 + 9)/2) = √7 = 2.65
+    assert over_seeds([1.0, 2.0, 6.0], 2) == "3.00 ± 2.65"
+
+
 def test_pca_is_scikit_learns(recipe):
     from sklearn.decomposition import PCA
 
