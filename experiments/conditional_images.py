@@ -175,6 +175,14 @@ def regression(cfg: conditional.Config, variables: Any, given: np.ndarray, key: 
     return jnp.clip(a * z - b * jnp.asarray(v), -1, 1)  # x = √ᾱ z - √(1-ᾱ) v
 
 
+def by_guidance(result: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
+    """What `by_class` measured, by w: first how many classes are right, then the fid."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for key, row in result["metrics"].items():
+        found.setdefault(key.partition(":")[0].removeprefix("guidance "), []).append(row)
+    return found
+
+
 def markdown(results: dict[str, dict[str, Any]]) -> list[str]:
     """The tables of docs/DIFFUSION.md: classes by guidance, then images that are asked for again.
 
@@ -189,11 +197,9 @@ def markdown(results: dict[str, dict[str, Any]]) -> list[str]:
             shown = [f"{row['value']:.1f}" for row in decibels]
             others.append([f"{task}, {data}", *shown, f"{deviation['value']:.3f}"])
             continue
-        for title in dict.fromkeys(k.partition(":")[0] for k in result["metrics"]):
-            right, *fids = (r for k, r in result["metrics"].items() if k.startswith(f"{title}:"))
+        for w, (right, fid, *_) in by_guidance(result).items():
             shown = [f"{100 * right[k]:.1f} %" for k in ("value", "floor")]
-            w = title.removeprefix("guidance ")
-            classes.append([f"{data}, w = {w}", *shown, f"{fids[0]['value']:.0f}"])
+            classes.append([f"{data}, w = {w}", *shown, f"{fid['value']:.0f}"])
     head = [
         "task, images",
         "dB, one draw",
@@ -212,18 +218,12 @@ def full_markdown(results: dict[str, dict[str, Any]]) -> list[str]:
     Args:
         results: the content of results/NAME.json, by NAME: conditional_class_DATA_fullSEED.
     """
-    values: dict[str, list[float]] = {}
-    real = 0.0
-    for result in results.values():
-        for key, row in result["metrics"].items():
-            values.setdefault(key, []).append(row["value"])
-            real = row["floor"] if "class" in key else real
-    rights, fids = ([v for k, v in values.items() if part in k] for part in ("class", "fid"))
-    ways = [key.partition(":")[0].replace("guidance", "w =") for key in values if "fid" in key]
-    rows = [
-        [way, f"{over_seeds([100 * r for r in right])} %", f"{100 * real:.1f} %", over_seeds(fid)]
-        for way, right, fid in zip(ways, rights, fids, strict=True)
-    ]
+    seeds = [by_guidance(result) for result in results.values()]
+    rows = []
+    for w, (right, *_) in seeds[0].items():
+        rights, fids = ([found[w][i]["value"] for found in seeds] for i in (0, 1))
+        shown = f"{over_seeds([100 * r for r in rights])} %", f"{100 * right['floor']:.1f} %"
+        rows.append([f"w = {w}", *shown, over_seeds(fids)])
     return table(["guidance", "class right", "of real ones", "fid"], rows)
 
 

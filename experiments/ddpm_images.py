@@ -94,7 +94,7 @@ def main(args: Settings) -> None:
     data = first(load(args.data))
     held_out = first(load(f"{args.data}:test"), HELD_OUT[args.size])
     cfg, out = config(args.steps, args.size), directory(args, name)
-    variables = train(ddpm, cfg, load(args.data), out, args).variables
+    variables = train(ddpm, cfg, data, out, args).variables
     metrics: dict[str, dict[str, float]] = {}
     curves: dict[str, dict[str, list[float]]] = {}
     shown = []
@@ -139,6 +139,12 @@ def plot(
     figure.savefig(path)
 
 
+def place(metric: str) -> tuple[str, str]:
+    """Row and column of a metric in the tables: its score and sampler; its evaluations."""
+    score, way, evaluations = metric.replace(", η", " η").split(", ")
+    return f"{score.split('[')[0]}, {way}", evaluations.removesuffix(" evaluations")
+
+
 def markdown(results: dict[str, dict[str, Any]]) -> list[str]:
     """The table of docs/DIFFUSION.md: for each set, score and sampler, by evaluations.
 
@@ -149,10 +155,9 @@ def markdown(results: dict[str, dict[str, Any]]) -> list[str]:
     counts: dict[str, None] = {}
     for name, result in results.items():
         for key, row in result["metrics"].items():
-            score, way, evaluations = key.replace(", η", " η").split(", ")
-            title = f"{name.split('_')[1]}, {score.split('[')[0]}, {way}"
-            rows.setdefault(title, []).append(f"{row['value']:.0f}")
-            counts[evaluations.removesuffix(" evaluations")] = None
+            title, evaluations = place(key)
+            rows.setdefault(f"{name.split('_')[1]}, {title}", []).append(f"{row['value']:.0f}")
+            counts[evaluations] = None
     return table(["evaluations", *counts], [[title, *row] for title, row in sorted(rows.items())])
 
 
@@ -165,9 +170,8 @@ def full_markdown(results: dict[str, dict[str, Any]]) -> list[str]:
     found: dict[str, dict[str, list[float]]] = {}
     for result in results.values():
         for key, row in result["metrics"].items():
-            score, way, evaluations = key.replace(", η", " η").split(", ")
-            by_steps = found.setdefault(f"{score.split('[')[0]}, {way}", {})
-            by_steps.setdefault(evaluations.removesuffix(" evaluations"), []).append(row["value"])
+            title, evaluations = place(key)
+            found.setdefault(title, {}).setdefault(evaluations, []).append(row["value"])
     rows = [[title, *map(over_seeds, row.values())] for title, row in sorted(found.items())]
     return table(["evaluations", *next(iter(found.values()))], rows)
 
