@@ -27,7 +27,7 @@ lint: .venv/.dev  ## Check style, formatting and types
 ci: test lint slow  ## All of the above
 
 results:  ## Regenerate docs/RESULTS.md from results/*.json
-	@$(PY) experiments/results.py
+	@$(PY) experiments/record.py
 
 faults: .venv/.dev  ## Break trainings in every known way, write docs/FAULTS.md: 5 minutes
 	@$(PY) experiments/faults.py

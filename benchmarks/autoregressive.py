@@ -21,8 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from gengen import rng, run_dir
+from gengen import rng
 from gengen.autoregressive import binary, nade, pixelcnn, pixels
+from gengen.training import run_dir
 from gengen.types import Array, Key, PyTree
 
 

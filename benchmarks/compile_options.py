@@ -14,9 +14,9 @@ import jax
 import numpy as np
 import tyro
 
-from gengen import run_dir
 from gengen.data import batch_indices, load, to_batch
 from gengen.diffusion import ddpm
+from gengen.training import run_dir
 from gengen.xla import compiler_options
 
 

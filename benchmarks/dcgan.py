@@ -22,9 +22,9 @@ import jax
 import numpy as np
 import tyro
 
-from gengen import run_dir
 from gengen.compile import compile_step
 from gengen.gan import dcgan
+from gengen.training import run_dir
 
 Step = Callable[[], None]
 KERNEL = 4

@@ -27,9 +27,10 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from gengen import loop, run_dir
+from gengen import loop
 from gengen.data import load
 from gengen.diffusion import ddpm
+from gengen.training import run_dir
 
 SIDE = 32
 WIDTHS = (64, 128)  # of every network here

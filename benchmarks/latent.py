@@ -38,8 +38,9 @@ import jax
 import numpy as np
 import tyro
 
-from gengen import loop, run_dir
+from gengen import loop
 from gengen.data import Dataset, load
+from gengen.training import run_dir
 from gengen.vae import vae
 
 HIDDEN, CODES = 512, 16

@@ -20,11 +20,12 @@ import jax
 import numpy as np
 import tyro
 
-from gengen import loop, run_dir
+from gengen import loop
 from gengen.compile import compile_step
 from gengen.data import Dataset, load, to_batch
 from gengen.diffusion import ddpm
 from gengen.gan import wgan
+from gengen.training import run_dir
 from gengen.types import Method
 
 # with the steps of a turn: some seconds

@@ -23,8 +23,8 @@ import jax
 import numpy as np
 import tyro
 
-from gengen import run_dir
 from gengen.metrics import fid, statistics
+from gengen.training import run_dir
 
 Ways = Mapping[str, Callable[[], Any]]
 

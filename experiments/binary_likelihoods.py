@@ -90,13 +90,14 @@ import numpy as np
 from recipe import Args, finish, in_parts, rows_of, run
 from vae_fashion import binarised
 
-from gengen import loop, run_dir
+from gengen import loop
 from gengen.autoregressive import fvsbn, made, nade, pixelcnn, pixelrnn
 from gengen.cli.train import settings
 from gengen.data import Dataset, load, to_batch
 from gengen.metrics.likelihood import importance_weighted
+from gengen.training import run_dir
+from gengen.training.validation import Validation, split
 from gengen.vae import vae
-from gengen.validation import Validation, split
 
 FEW, CODES = 500, 500  # of the importance-weighted bound
 LOOKS = 20  # at the validation images

@@ -19,15 +19,15 @@ import jax
 import numpy as np
 import tyro
 from recipe import free_directory, scores
+from record import record
 
 from gengen import loop
 from gengen.compile import use_compilation_cache
 from gengen.data import load, to_uint8
 from gengen.diffusion import ddpm
 from gengen.metrics import judge, memorisation
-from gengen.results import record
+from gengen.training.report import write_report
 from gengen.viz.grid import grid, save_png
-from gengen.viz.report import write_report
 
 START = time.monotonic()
 

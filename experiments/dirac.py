@@ -36,12 +36,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from recipe import Args, directory, finish, run
+from record import ROOT
 
 from gengen import loop
 from gengen.cli.train import settings
 from gengen.data import Dataset
 from gengen.gan import dirac
-from gengen.results import ROOT
 
 NAME = "dirac"
 ORDERS = {"simultaneous": False, "alternating": True}

@@ -67,11 +67,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from recipe import free_directory, run
+from record import ROOT, write
 
-from gengen import run_dir
 from gengen.diffusion import exact, inverse, operators, samplers
 from gengen.diffusion.schedule import cosine_schedule
-from gengen.results import ROOT, write
+from gengen.training import run_dir
 
 NAME = "exact_mixture"
 MIXTURE = exact.mixture(

@@ -22,10 +22,10 @@ import numpy as np
 from recipe import Args, directory, finish, run
 
 from gengen.cli.train import settings
-from gengen.closed_form import fit_run
 from gengen.data import load
 from gengen.data.toy import MOUSE_CLASSES
 from gengen.density import gmm
+from gengen.training.closed_form import fit_run
 from gengen.viz.latent import COLOURS
 
 NAME = "gmm_mouse"

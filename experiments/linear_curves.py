@@ -26,10 +26,10 @@ import tyro
 from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
-from gengen import run_dir
 from gengen.autoencoder import autoencoder, marginalized
 from gengen.data import load, to_batch
 from gengen.density import ppca
+from gengen.training import run_dir
 from gengen.types import Method, TrainState
 from gengen.vae import vae
 from gengen.viz.grid import INK_COLOUR, _quiet

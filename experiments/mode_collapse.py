@@ -26,8 +26,8 @@ import jax
 import numpy as np
 import optax
 from recipe import run, table
+from record import ROOT, write
 
-from gengen import run_dir
 from gengen.data import Dataset, load, to_batch, to_uint8
 from gengen.gan import adagan, gan, minibatch, tempered, wgan_gp
 from gengen.gan.game import Game, play, sample
@@ -35,8 +35,8 @@ from gengen.gan.regularization import r1
 from gengen.gan.replay import replay
 from gengen.gan.wgan_gp import gradient_penalty, wasserstein
 from gengen.metrics import classifier, modes
-from gengen.results import ROOT, write
 from gengen.stages import Stage
+from gengen.training import run_dir
 from gengen.types import Array, Batch, Key, Method, PyTree, TrainState
 from gengen.viz.grid import grid
 

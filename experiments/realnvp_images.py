@@ -36,7 +36,7 @@ from gengen import loop
 from gengen.cli.train import preview, settings
 from gengen.data import load
 from gengen.flow import realnvp
-from gengen.validation import Validation, nats, split
+from gengen.training.validation import Validation, nats, split
 
 LOOKS = 8  # u's
 

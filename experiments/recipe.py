@@ -15,17 +15,19 @@ from typing import Any
 import jax
 import numpy as np
 import tyro
+from record import ROOT, record
 
-from gengen import evaluation, loop, run_dir, trained
+from gengen import loop
 from gengen.cli.train import preview, settings
 from gengen.compile import use_compilation_cache
 from gengen.data import AnyData, Dataset, load, to_batch, to_uint8
 from gengen.metrics import extractors
-from gengen.results import ROOT, record
+from gengen.runs import evaluation, trained
 from gengen.stages import Stage
+from gengen.training import run_dir
+from gengen.training.report import write_report
 from gengen.types import Method
 from gengen.viz.grid import grid, save_png
-from gengen.viz.report import write_report
 
 START = time.monotonic()
 CHUNK = 250  # examples at a time, through networks

@@ -26,12 +26,12 @@ import numpy as np
 import optax
 from exact_mixture import MIXTURE, sliced
 from recipe import free_directory, run, table
+from record import ROOT, write
 
-from gengen import run_dir
 from gengen.diffusion import ddpm, exact, samplers
 from gengen.diffusion.samplers import EpsFn
 from gengen.nn.mlp import TimeMLP
-from gengen.results import ROOT, write
+from gengen.training import run_dir
 from gengen.types import Array, Key, PyTree
 
 NAME = "shared_denoiser"

@@ -32,10 +32,10 @@ import jax
 import numpy as np
 from recipe import Args, directory, draw, finish, images, in_parts, rows_of, run, scores
 from recipe import train as fit
+from record import ROOT
 
 from gengen.data import load, to_uint8
 from gengen.metrics import classifier
-from gengen.results import ROOT
 from gengen.vae import vqvae, vqvae_prior
 
 NAME = "vqvae_prior_fashion"

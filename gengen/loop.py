@@ -15,20 +15,20 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gengen import distributed, run_dir
-from gengen.checkpoint import Checkpoints, newest_valid, restore
 from gengen.compile import CompiledStep, compile_step, default_inner, devices_for
 from gengen.data import AnyData, Dataset, normalise, to_batch
-from gengen.feed import Feed, feed
-from gengen.precision import DTYPES, compute_in
 from gengen.stages import Stage, check_stages
 from gengen.steps import accumulate, skip_nonfinite
-from gengen.stopping import Interrupted, stop_signals
+from gengen.training import distributed, run_dir
+from gengen.training.checkpoint import Checkpoints, newest_valid, restore
+from gengen.training.feed import Feed, feed
+from gengen.training.precision import DTYPES, compute_in
+from gengen.training.record import Diverged, Profiler, Record, say
+from gengen.training.report import write_report
+from gengen.training.signals import Interrupted, stop_signals
+from gengen.training.validation import NO_VALIDATION, Best, Validation
 from gengen.types import Batch, InputError, Key, Method, PyTree, TrainState
-from gengen.validation import NO_VALIDATION, Best, Validation
 from gengen.viz.grid import picture, save_png
-from gengen.viz.report import write_report
-from gengen.watch import Diverged, Profiler, Record, say
 
 Preview = Callable[[PyTree, Key], Any]  # (variables, key) -> samples [N, ...]
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gengen import discover
-from gengen.checkpoint import Checkpoints, restore, restore_variables
 from gengen.compile import compile_step
+from gengen.runs import discover
+from gengen.training.checkpoint import Checkpoints, restore, restore_variables
 from tests.cases import CASES, Case, batch
 
 KEY = jax.random.key(7)

@@ -12,11 +12,12 @@ import numpy as np
 import optax
 import pytest
 
-from gengen import loop, run_dir
+from gengen import loop
 from gengen.data import Dataset, Stream
 from gengen.loop import Engine
 from gengen.stages import Stage
 from gengen.steps import descent, method, with_ema
+from gengen.training import run_dir
 
 
 def regression(nan_at=None):
@@ -336,8 +337,7 @@ def test_a_second_training_is_refused(tmp_path):
 def test_a_failed_save_names_the_last_good_checkpoint(tmp_path, monkeypatch):
     out = tmp_path / "run"
     train(out, 10)
-    monkeypatch.setattr(
-        "gengen.checkpoint.write_manifest", lambda path: (_ for _ in ()).throw(OSError(28, "full"))
-    )
+    full = lambda path: (_ for _ in ()).throw(OSError(28, "full"))  # noqa: E731
+    monkeypatch.setattr("gengen.training.checkpoint.write_manifest", full)
     with pytest.raises(RuntimeError, match=r"cannot save checkpoint 20 .*full.*good one is .*/10"):
         train(out, 20, resume=True)

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from gengen import discover
 from gengen.data import names
+from gengen.runs import discover
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 

@@ -2,7 +2,8 @@
 
 import json
 
-from gengen import results, run_dir
+from experiments import record as results
+from gengen.training import run_dir
 
 
 def test_record_and_table(tmp_path, monkeypatch):

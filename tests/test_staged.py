@@ -5,9 +5,10 @@ import jax
 import numpy as np
 import pytest
 
-from gengen import discover, loop, trained
+from gengen import loop
 from gengen.cli import main
 from gengen.data import load, to_batch
+from gengen.runs import discover, trained
 from gengen.types import data_of
 from tests.cases import STAGED
 

@@ -13,10 +13,10 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 
-from gengen import discover
-from gengen.data_options import DataOptions, default
+from gengen.cli.options import GivenOptions
+from gengen.data.options import DataOptions, default
 from gengen.errors import InputError
-from gengen.given_options import GivenOptions
+from gengen.runs import discover
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
@@ -175,7 +175,7 @@ class Export:
 
     def __call__(self) -> None:
         """Run the command."""
-        from gengen.trained import export
+        from gengen.runs.trained import export
 
         path = export(self.run, self.file, lambda line: print(f"gengen: {line}", file=sys.stderr))
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", file=sys.stderr)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gengen
-from gengen import evaluation, run_dir, trained
 from gengen.compile import use_compilation_cache
-from gengen.data_options import DataOptions
+from gengen.data.options import DataOptions
 from gengen.errors import InputError
 from gengen.metrics import extractors
 from gengen.metrics.statistics import Statistics
+from gengen.runs import evaluation, trained
+from gengen.training import run_dir
 
 if TYPE_CHECKING:
     from gengen.cli import Evaluate

@@ -13,15 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gengen.cli.options import GivenOptions
 from gengen.data import normalise
 from gengen.data.images import BadImage, content_of, decode
-from gengen.data_options import DataOptions
+from gengen.data.options import DataOptions
 from gengen.diffusion import operators
 from gengen.diffusion.inverse import Seen
 from gengen.diffusion.operators import Operator
 from gengen.errors import InputError
-from gengen.given_options import GivenOptions
-from gengen.trained import Trained
+from gengen.runs.trained import Trained
 from gengen.types import Shape
 from gengen.viz.grid import grid
 

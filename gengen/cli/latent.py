@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gengen.data import AnyData, Dataset, batch_indices, normalise, open_data
-from gengen.data_options import DataOptions
+from gengen.data.options import DataOptions
 from gengen.errors import InputError
-from gengen.evaluation import held_out_of
-from gengen.trained import Trained
+from gengen.runs.evaluation import held_out_of
+from gengen.runs.trained import Trained
 from gengen.types import Batch, data_of
 from gengen.viz import latent
 from gengen.viz.grid import picture

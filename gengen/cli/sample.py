@@ -11,14 +11,14 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from gengen import trained
 from gengen.cli import given as posterior
 from gengen.cli import latent
+from gengen.cli.options import GivenOptions
 from gengen.compile import use_compilation_cache
-from gengen.config import configure
 from gengen.data import to_uint8
 from gengen.errors import InputError
-from gengen.given_options import GivenOptions
+from gengen.runs import trained
+from gengen.runs.config import configure
 from gengen.viz.grid import picture, save_png
 
 if TYPE_CHECKING:

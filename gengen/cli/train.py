@@ -8,13 +8,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from gengen import discover, distributed, loop, run_dir
-from gengen.closed_form import fit_run
+from gengen import loop
 from gengen.compile import use_compilation_cache
-from gengen.config import configure, from_json
 from gengen.data import AnyData, DataOptions, Dataset, open_data
 from gengen.errors import InputError
-from gengen.validation import NO_VALIDATION, Validation, nats, split
+from gengen.runs import discover
+from gengen.runs.config import configure, from_json
+from gengen.training import distributed, run_dir
+from gengen.training.closed_form import fit_run
+from gengen.training.validation import NO_VALIDATION, Validation, nats, split
 
 if TYPE_CHECKING:
     from gengen.cli import Train

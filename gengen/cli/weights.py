@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def weights(args: Weights) -> None:
     """Fetch or import published weights."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is computed here
-    from gengen import weights as files
+    from gengen.nn import weights as files
 
     if args.action == "import" and args.file is None:
         raise InputError(f"gengen weights import {args.name} FILE: name the file")

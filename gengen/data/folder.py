@@ -19,8 +19,8 @@ from tqdm import tqdm
 from gengen.data.dataset import Dataset
 from gengen.data.images import SUFFIXES, BadImage, content_of, decode, header
 from gengen.data.memory import check_fits, is_resident
+from gengen.data.options import DataOptions
 from gengen.data.stream import HostBatch, Stream
-from gengen.data_options import DataOptions
 from gengen.types import InputError, Shape
 
 THREADS = min(8, 2 * (os.cpu_count() or 1))  # Pillow decodes without holding Python's lock

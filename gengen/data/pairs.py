@@ -19,8 +19,8 @@ import numpy as np
 from gengen.data.dataset import Dataset
 from gengen.data.folder import FolderReader, as_data, image_files, scan_images
 from gengen.data.images import resized
+from gengen.data.options import DataOptions
 from gengen.data.stream import Stream
-from gengen.data_options import DataOptions
 from gengen.types import InputError
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from gengen.data.dataset import Dataset
 from gengen.data.folder import as_data
 from gengen.data.images import resized, to_grey
+from gengen.data.options import DataOptions
 from gengen.data.stream import HostBatch, Stream
-from gengen.data_options import DataOptions
 from gengen.types import InputError, Shape
 
 

@@ -29,7 +29,7 @@ from safetensors.numpy import save as serialise
 
 from gengen.data import normalise
 from gengen.metrics.checks import check_images, check_labels, check_probabilities
-from gengen.tensors import flat, nested
+from gengen.nn.tensors import flat, nested
 from gengen.types import Array, InputError, PyTree, Shape
 
 FOLDER = Path(__file__).parent / "weights"

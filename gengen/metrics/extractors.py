@@ -18,9 +18,8 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
-from gengen import weights
 from gengen.metrics import classifier
-from gengen.nn import inception
+from gengen.nn import inception, weights
 from gengen.nn.protocols import PROTOCOLS
 from gengen.types import InputError, PyTree, Shape
 

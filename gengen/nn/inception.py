@@ -14,8 +14,8 @@ map, folded into the convolution when weights are read. As a mean of neighbours 
 convolution, the convolutions that a block applies to its input are one matrix product, `heads`, and
 the pool comes after it, on fewer channels.
 
-    variables = from_torch(state_dict)                       # or gengen.weights.load("inception")
-    features(variables, images, taps=("2048",))["2048"]      # float32 [B, 2048]
+    variables = from_torch(state_dict)                   # or gengen.nn.weights.load("inception")
+    features(variables, images, taps=("2048",))["2048"]  # float32 [B, 2048]
 """
 
 from __future__ import annotations

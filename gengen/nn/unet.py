@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from gengen.nn.embedding import sinusoidal
 from gengen.nn.norm import GroupNorm
-from gengen.nn.winograd import conv_general_dilated
 from gengen.types import Array, InputError
+from gengen.xla.winograd import conv_general_dilated
 
 
 class UNet(nn.Module):

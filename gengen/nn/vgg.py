@@ -10,7 +10,7 @@ A tap is the map of a convolution, "conv4_2", or of its ReLU, "relu4_2": of leve
 H / 2^(l-1) rows. Gatys, Ecker & Bethge (1508.06576), when they make pictures, put means in the
 place of the maxima of the pools: `pool="mean"`.
 
-    variables = from_torch(state_dict)                       # or gengen.weights.load("vgg19")
+    variables = from_torch(state_dict)                       # or gengen.nn.weights.load("vgg19")
     features(variables, x, taps=("relu1_1", "relu4_2"))["relu4_2"]
 """
 

@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save
 
-from gengen.checkpoint import steps_in
 from gengen.cli import main
-from gengen.config import configure, from_json
 from gengen.data import load as load_data
 from gengen.diffusion import ddpm
-from gengen.trained import load
+from gengen.runs.config import configure, from_json
+from gengen.runs.trained import load
+from gengen.training.checkpoint import steps_in
 from tests.processes import (
     SMALL_DDPM,
     SMALL_WGAN,

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from gengen import evaluation
 from gengen.cli import main
 from gengen.data import load
 from gengen.metrics import extractors, statistics
+from gengen.runs import evaluation
 from tests.processes import settings
 
 

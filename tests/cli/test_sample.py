@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gengen import trained
 from gengen.cli import latent as pictures
 from gengen.cli import main
 from gengen.data import batch_indices, load, to_batch
 from gengen.gan import cgan
+from gengen.runs import trained
 from gengen.vae import cvae, vae
 from gengen.viz import latent
 from tests.processes import settings

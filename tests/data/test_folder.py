@@ -5,7 +5,7 @@ import pytest
 
 from gengen.data import Dataset, load, open_data
 from gengen.data.images import MAX_BYTES
-from gengen.data_options import DataOptions
+from gengen.data.options import DataOptions
 from tests.data.pictures import bomb, noise, postscript, save
 
 

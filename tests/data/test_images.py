@@ -9,7 +9,7 @@ from PIL import Image
 
 from gengen.data import Stream, images, load, open_data
 from gengen.data.images import MAX_PIXELS, decode
-from gengen.data_options import DataOptions
+from gengen.data.options import DataOptions
 from tests.data.pictures import bomb, noise, postscript, save
 
 

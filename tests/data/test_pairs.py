@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gengen.data import Dataset, load, to_batch
-from gengen.data_options import DataOptions
+from gengen.data.options import DataOptions
 from tests.data.pictures import noise, save
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gengen.data import Dataset, Stream, load, open_data, stream_batches
-from gengen.data_options import DataOptions
+from gengen.data.options import DataOptions
 from tests.data.pictures import noise
 
 

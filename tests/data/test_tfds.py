@@ -12,7 +12,7 @@ from gengen.cli import main
 from gengen.data import Dataset, Stream, load, open_data, stream_batches
 from gengen.data.idx import write_idx
 from gengen.data.offline import fashion_folder
-from gengen.data_options import DataOptions
+from gengen.data.options import DataOptions
 from tests.processes import assert_same_checkpoint, environment
 
 # A user's own set, as TFDS documents it: a builder that reads idx files.

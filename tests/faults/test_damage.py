@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from gengen.checkpoint import MANIFEST, steps_in
+from gengen.training.checkpoint import MANIFEST, steps_in
 from tests.processes import VECTOR_DDPM, assert_same_checkpoint, gengen, settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("damage")]

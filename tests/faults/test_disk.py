@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from gengen.checkpoint import newest_valid
+from gengen.training.checkpoint import newest_valid
 from tests.processes import VECTOR_DDPM, assert_same_checkpoint, gengen, settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("disk")]

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from gengen.checkpoint import newest_valid
+from gengen.training.checkpoint import newest_valid
 from tests.processes import (
     VECTOR_DDPM,
     arrays,

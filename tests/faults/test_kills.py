@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from gengen.checkpoint import newest_valid, steps_in
+from gengen.training.checkpoint import newest_valid, steps_in
 from tests.processes import (
     VECTOR_DDPM,
     assert_same_checkpoint,

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from gengen import weights
 from gengen.metrics import extractors
 from gengen.metrics.extractors import Extractor, Identity, Inception
+from gengen.nn import weights
 from gengen.nn.inception import features, from_torch, torch_shapes
 from gengen.types import InputError
 from tests.nn.random_weights import random_images, random_state_dict

@@ -17,9 +17,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from gengen import trained
 from gengen.data import AnyData, Dataset, batch_indices, open_data, to_uint8
-from gengen.data_options import DataOptions
+from gengen.data.options import DataOptions
 from gengen.metrics import fid, kid, modes, prdc, sliced
 from gengen.metrics import inception_score as inception
 from gengen.metrics.c2st import c2st
@@ -29,6 +28,7 @@ from gengen.metrics.memorisation import nearest_distances
 from gengen.metrics.statistics import Statistics, accumulate, of_features
 from gengen.metrics.statistics import load as load_statistics
 from gengen.metrics.statistics import save as save_statistics
+from gengen.runs import trained
 from gengen.types import InputError
 
 CHUNK = 250  # examples at a time, through networks

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from gengen import run_dir
+from gengen.training import run_dir
 from gengen.types import InputError, Metrics
 
 Warn = Callable[[Mapping[str, float]], Sequence[str]]

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from gengen.watch import say
+from gengen.training.record import say
 
 
 class Interrupted(RuntimeError):

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gengen import run_dir
-from gengen.checkpoint import Checkpoints
 from gengen.data import Dataset, to_batch
+from gengen.training import run_dir
+from gengen.training.checkpoint import Checkpoints
+from gengen.training.report import write_report
 from gengen.types import InputError, PyTree, TrainState, data_of
-from gengen.viz.report import write_report
 
 
 def fit_run(

@@ -9,8 +9,8 @@ from typing import Any, get_type_hints
 
 import tyro
 
-from gengen.discover import suggestion
 from gengen.errors import InputError
+from gengen.runs.discover import suggestion
 
 
 def configure(default: Any, settings: tuple[str, ...]) -> Any:

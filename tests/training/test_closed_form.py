@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from gengen import discover, trained
 from gengen.cli import main
 from gengen.data import load, to_batch
 from gengen.data.stream import Stream
+from gengen.runs import discover, trained
 from gengen.types import data_of
 from tests.cases import FITS
 
@@ -54,8 +54,8 @@ def test_fits_and_comes_back(name, tmp_path, capsys, monkeypatch):
 
 
 def test_streams_are_refused(tmp_path):
-    from gengen.closed_form import fit_run
     from gengen.density import ppca
+    from gengen.training.closed_form import fit_run
 
     stream = Stream("s", lambda rows: {"x": np.zeros((len(rows), 2), np.float32)}, 9, (2,), "f")
     with pytest.raises(ValueError, match="streamed"):

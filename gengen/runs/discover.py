@@ -17,6 +17,7 @@ from gengen.errors import InputError
 FAMILIES = (
     "density", "autoencoder", "vae", "gan", "flow", "autoregressive", "diffusion", "representation",
 )  # fmt: skip
+PACKAGE = Path(__file__).resolve().parents[1]
 TRAINABLE = ("method", "fit", "stages")
 
 
@@ -42,7 +43,7 @@ def models() -> list[Model]:
     """All models, by family and name."""
     found = []
     for family in FAMILIES:
-        for path in sorted((Path(__file__).parent / family).glob("*.py")):
+        for path in sorted((PACKAGE / family).glob("*.py")):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
             trained_by = next((name for name in TRAINABLE if name in functions), None)

@@ -7,14 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from gengen import loop, trained
-from gengen.checkpoint import steps_in
+from gengen import loop
 from gengen.cli import main
 from gengen.data import load
 from gengen.flow import realnvp
-from gengen.run_dir import read_metrics
+from gengen.runs import trained
+from gengen.training.checkpoint import steps_in
+from gengen.training.run_dir import read_metrics
+from gengen.training.validation import Validation, nats, split
 from gengen.types import InputError
-from gengen.validation import Validation, nats, split
 
 CFG = realnvp.Config(shape=(2,), couplings=2, widths=(8,), batch_size=16)
 # Looks at steps 5, 10, ...: falls until step 15, then rises, with an equal one that is no better.

@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from gengen import discover, run_dir
-from gengen.checkpoint import restore_variables, stages_in
-from gengen.config import from_json
 from gengen.errors import InputError
-from gengen.tensors import flat, nested
+from gengen.nn.tensors import flat, nested
+from gengen.runs import discover
+from gengen.runs.config import from_json
+from gengen.training import run_dir
+from gengen.training.checkpoint import restore_variables, stages_in
+from gengen.training.validation import FOLDER as BEST
 from gengen.types import PyTree
-from gengen.validation import FOLDER as BEST
 
 SUFFIX = ".safetensors"
 _KEY = "gengen"  # of the settings in the metadata
@@ -47,7 +48,7 @@ class Trained(NamedTuple):
 def load(path: str | Path, say: Callable[[str], None] = lambda line: None) -> Trained:
     """Read a run directory's newest valid checkpoint, or its best, or an exported file.
 
-    The best, if the run was validated (`gengen.validation`).
+    The best, if the run was validated (`gengen.training.validation`).
 
     Args:
         path: of either.

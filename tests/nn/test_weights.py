@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from gengen import cli, weights
-from gengen.nn import vgg
+from gengen import cli
+from gengen.nn import vgg, weights
 from gengen.types import InputError
 from tests.nn.random_weights import random_state_dict
 

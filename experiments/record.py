@@ -1,4 +1,4 @@
-"""What recipes measured: one JSON file a recipe, and the table made of them."""
+"""Results of the recipes: one JSON file each, and `docs/RESULTS.md`, which this script writes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gengen import run_dir
+from gengen.training import run_dir
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 FACTS = ("model", "data", "seed", "steps", "parameters", "machine", "versions", "config")
 
 
@@ -110,3 +110,10 @@ def _number(value: float | None) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return f"{value:.4g}"
+
+
+if __name__ == "__main__":
+    path = ROOT / "docs" / "RESULTS.md"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(table(ROOT / "results"))
+    print(path)

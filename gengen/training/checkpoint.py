@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from gengen import distributed
+from gengen.training import distributed
 from gengen.types import InputError, PyTree, TrainState
 
 MANIFEST = "MANIFEST.json"

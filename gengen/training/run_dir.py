@@ -2,7 +2,7 @@
 
 config.json     model, its Config, data and their fingerprint, seed, versions, machine
 metrics.jsonl   one JSON object per logged step
-checkpoints/    see gengen.checkpoint
+checkpoints/    see gengen.training.checkpoint
 samples/        step_00001000.png ...
 report.html     all of it on one self-contained page
 """

@@ -7,8 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from gengen.precision import compute_in
 from gengen.steps import descent, method
+from gengen.training.precision import compute_in
 
 KEY = jax.random.key(0)
 SEEN = []

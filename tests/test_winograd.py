@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.signal import correlate2d
 
-from gengen.nn import winograd
 from gengen.types import LAYOUT
+from gengen.xla import winograd
 
 
 def case(sides: tuple[int, int], channels: int, features: int) -> tuple[jax.Array, jax.Array]:

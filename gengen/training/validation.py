@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gengen import distributed
-from gengen.checkpoint import Checkpoints, restore, steps_in
 from gengen.data import Dataset, to_batch
-from gengen.run_dir import MetricsLog, read_metrics
+from gengen.training import distributed
+from gengen.training.checkpoint import Checkpoints, restore, steps_in
+from gengen.training.run_dir import MetricsLog, read_metrics
 from gengen.types import InputError, Key, PyTree, TrainState, data_of
 
 FOLDER, LOG = "best", "validation.jsonl"

@@ -15,12 +15,13 @@ from gengen.data.folder import load_folder
 from gengen.data.images import resized, to_grey
 from gengen.data.npz import load_npy, load_npz
 from gengen.data.offline import digits, fashion, mnist5k, photographs
+from gengen.data.options import DataOptions
 from gengen.data.pairs import load_halves, load_pairs, two, unpaired
 from gengen.data.stream import Stream
 from gengen.data.toy import load_toy
-from gengen.data_options import DataOptions
 from gengen.types import InputError
 
+AnyData = Dataset | Stream
 SPLITS = ("train", "test")
 
 # To add a set: one line, a function of the split.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gengen.errors import InputError
-from gengen.run_dir import read_metrics
+from gengen.training.run_dir import read_metrics
 from gengen.viz import curves
 
 MAX_PICTURES = 12  # in the strip of samples over time
@@ -95,7 +95,7 @@ def write_report(run_dir: Path) -> Path:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    # More lenient than `gengen.run_dir.read`: an old run can still be shown, if not resumed.
+    # More lenient than `run_dir.read`: an old run can still be shown, if not resumed.
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from gengen.errors import InputError
+from gengen.training.report import MAX_PICTURES, duration, write_report
 from gengen.viz import curves
 from gengen.viz.grid import grid, save_png
-from gengen.viz.report import MAX_PICTURES, duration, write_report
 
 CONFIG = {
     "model": "ddpm",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from gengen.data_options import default
+from gengen.data.options import default
 
 
 @dataclass(frozen=True)

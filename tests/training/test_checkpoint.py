@@ -4,7 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gengen.checkpoint import Checkpoints, fault_of, newest_valid, restore, restore_variables
+from gengen.training.checkpoint import (
+    Checkpoints,
+    fault_of,
+    newest_valid,
+    restore,
+    restore_variables,
+)
 from gengen.types import TrainState
 
 

@@ -1,0 +1,1 @@
+"""Finished runs: find the model, load it, export it, evaluate it."""
