@@ -1,0 +1,201 @@
+"""What a model module offers, with the helpers that keep these functions alike in every family.
+
+A module of a model is a file that defines `Config` and one of `method`, `stages` and `fit`. What it
+can do besides is what it defines, always under these names and with these parameters:
+
+    method(cfg, tx=None, net=None) -> Method
+    stages(cfg, tx=None, ...) -> tuple[Stage, ...]             trained one after the other
+    fit(cfg, x, key) -> variables                              fitted in closed form, or by EM
+
+    sample(cfg, variables, key, num, *, condition=None)        [num, *shape], images in [-1, 1]
+    log_prob(cfg, variables, x, key=None, *, condition=None)   [B], nats; LOG_PROB says of what kind
+    encode(cfg, variables, x, *, condition=None)               latents [B, ...]
+    decode(cfg, variables, z, *, condition=None)               [B, *shape]
+    reconstruct(cfg, variables, x, *, condition=None)          [B, *shape]
+    condition_of(cfg, batch)                                   the condition, from a batch; or None
+    evaluations(cfg)                                           network evaluations of one sample
+    with_evaluations(cfg, num)                                 a Config that samples with so many
+
+`Config.paper()` is the network and the training of the paper; `Config.for_task(task)` the default
+for given data, where setting the shape is not enough. `variables` has a collection "params"; that
+of a staged model is {stage: variables}. A model that takes `net`, a Flax module to use instead of
+the Config's own, takes it in `method`, `sample`, `log_prob` and the others alike.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+from gengen.types import Array, Batch, InputError, PyTree, Shape
+
+# What a log_prob is. "exact": ln p(x). "lower bound": the ELBO, or a bound by dequantisation.
+# "importance weighted": the bound of several weighted samples, which tends to ln p(x).
+LOG_PROBS = ("exact", "lower bound", "importance weighted")
+
+
+class Task(NamedTuple):
+    """What a default Config adapts to.
+
+    Attributes:
+        shape: of one example: (H, W, C) or (D,).
+        num_classes: number of classes of the labels; 0 without labels.
+        steps: train steps of the run.
+        accelerator: whether it trains on a GPU or TPU rather than a CPU.
+    """
+
+    shape: Shape
+    num_classes: int = 0
+    steps: int = 1000
+    accelerator: bool = False
+
+
+# --- conditions ----------------------------------------------------------------------------------
+
+
+def unconditional(cfg: Any, batch: Batch) -> None:
+    """Return None, as `condition_of` of a model that is not conditioned on anything."""
+    return None
+
+
+def refuse_condition(condition: PyTree) -> None:
+    """Check that a model without a condition is given none.
+
+    Raises:
+        InputError: if there is one.
+    """
+    if condition is not None:
+        raise InputError("condition is given, but this model is unconditional: leave it out")
+
+
+def check_labels(labels: ArrayLike, num: int, num_classes: int) -> Array:
+    """Return labels as an int32 array [num].
+
+    Args:
+        labels: integers, one for each example. Their range is checked where values are known, that
+            is outside of jit.
+        num: number of examples.
+        num_classes: labels lie in 0..num_classes - 1.
+
+    Raises:
+        InputError: for another shape, another dtype, or a label that is not a class.
+    """
+    y = jnp.asarray(labels)
+    if y.shape != (num,) or not jnp.issubdtype(y.dtype, jnp.integer):
+        raise InputError(f"labels are {y.dtype} {list(y.shape)}; they must be integers [{num}]")
+    if not isinstance(y, Tracer) and num and not 0 <= int(y.min()) <= int(y.max()) < num_classes:
+        raise InputError(
+            f"labels lie in {int(y.min())}..{int(y.max())}, but Config.num_classes = "
+            f"{num_classes} allows 0..{num_classes - 1}"
+        )
+    return y.astype(jnp.int32)
+
+
+def labels_of(cfg: Any, batch: Batch) -> Array | None:
+    """Return the labels [B] of a batch if `cfg.num_classes` is above 0, else None.
+
+    Raises:
+        InputError: if the model is conditioned on a class and the batch has no "label".
+    """
+    if not cfg.num_classes:
+        return None
+    if "label" not in batch:
+        raise InputError(
+            f"Config.num_classes = {cfg.num_classes}, but the data have no labels: use labelled "
+            "data, or num_classes = 0 where the model allows it"
+        )
+    labels = jnp.asarray(batch["label"])
+    return check_labels(labels, labels.shape[0], cfg.num_classes)
+
+
+# --- Configs -------------------------------------------------------------------------------------
+
+
+class AcceptsOldNames(type):
+    """Metaclass of Configs: a field's earlier name works in the constructor too.
+
+    `RENAMED` maps earlier names to present ones, or to None where a field is gone. Subclasses
+    inherit it. `current_names` applies it to what runs and command lines say.
+    """
+
+    if not TYPE_CHECKING:  # type checkers read the dataclass's own signature
+
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            return super().__call__(*args, **current_names(cls, kwargs))
+
+
+class BaseConfig(metaclass=AcceptsOldNames):
+    """Base of Configs that once had fields of other names."""
+
+    RENAMED: ClassVar[dict[str, str | None]] = {}
+
+
+def current_names(config_type: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` under the present names of the fields of a Config class.
+
+    Fields that are gone are left out. Where a field is given under both names, the earlier one
+    counts: `dataclasses.replace(cfg, old=1)` passes both.
+    """
+    renamed: dict[str, str | None] = {}
+    for base in reversed(config_type.__mro__):
+        renamed |= vars(base).get("RENAMED", {})
+    fields = {field.name for field in dataclasses.fields(config_type)}
+    renamed = {old: new for old, new in renamed.items() if old not in fields}
+    found = {name: value for name, value in values.items() if name not in renamed}
+    for old, new in renamed.items():
+        if old in values and new is not None:
+            found[new] = values[old]
+    return found
+
+
+def default_config(config_type: type, task: Task) -> Any:
+    """Return the default Config for a task: its shape and, where needed, its number of classes.
+
+    A Config class that needs to adapt more defines `for_task(task)`.
+
+    Raises:
+        InputError: if the model cannot be trained on such data.
+    """
+    if hasattr(config_type, "for_task"):
+        return config_type.for_task(task)
+    return adapt(config_type(), task)
+
+
+def adapt(cfg: Any, task: Task) -> Any:
+    """Return `cfg` with the task's shape, and its number of classes where `cfg` has any."""
+    fields = {field.name: getattr(cfg, field.name) for field in dataclasses.fields(cfg)}
+    changes: dict[str, Any] = {"shape": task.shape} if "shape" in fields else {}
+    if fields.get("num_classes"):
+        if not task.num_classes:
+            raise InputError("this model is conditioned on a class, but the data have no labels")
+        changes["num_classes"] = task.num_classes
+    return dataclasses.replace(cfg, **changes)
+
+
+def require_num(num: int) -> None:
+    """Check the number of samples.
+
+    Raises:
+        InputError: if it is below 1.
+    """
+    if num < 1:
+        raise InputError(f"num = {num}; it must be at least 1")
+
+
+def is_label(condition: PyTree) -> bool:
+    """Return whether a condition is an array of class labels: integers [N]."""
+    leaf = condition
+    return (
+        hasattr(leaf, "dtype") and jnp.ndim(leaf) == 1 and jnp.issubdtype(leaf.dtype, jnp.integer)
+    )
+
+
+def rows_of(condition: PyTree, rows: Any) -> PyTree:
+    """Return some rows of a condition: an array, a dict of arrays, or None."""
+    return jax.tree.map(lambda leaf: leaf[rows], condition)
