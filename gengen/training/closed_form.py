@@ -1,4 +1,4 @@
-"""Models that are fitted at once, without a loop: a module with `fit(x, cfg) -> params`."""
+"""Models fitted in closed form: a module with `fit(cfg, x, key) -> variables`, and no loop."""
 
 from __future__ import annotations
 
@@ -20,28 +20,35 @@ from gengen.types import InputError, PyTree, TrainState, data_of
 def fit_run(
     module: ModuleType, cfg: Any, data: Any, *, out: Path, settings: dict[str, Any], seed: int
 ) -> PyTree:
-    """Fit `module` to all of `data`, and keep what it found in the run directory `out`.
+    """Fit a model to all of its data and save the variables in the run directory `out`.
 
     Args:
-        module: whose `fit(x, cfg)` takes x [N, D], or [N, H, W, C] in [-1, 1], and gives a pytree.
+        module: its `fit(cfg, x, key)` takes x [N, D], or [N, H, W, C] in [-1, 1], and returns
+            variables with a collection "params".
         cfg: its Config.
         data: resident data.
         out: a new directory.
-        settings: kept in `config.json`.
-        seed: kept too.
+        settings: stored in `config.json`.
+        seed: of the key; stored too.
+
+    Returns:
+        The variables.
 
     Raises:
-        InputError: for streamed data, or a directory that is taken.
+        InputError: for streamed data, data that the model refuses, or a directory that is taken.
+            No new directory is left behind then.
     """
     if not isinstance(data, Dataset):
         raise InputError(f"{data.name} is streamed, but a closed form needs all examples at once")
     with run_dir.locked(out, resume=False):
         x = data_of(to_batch(data.arrays, np.arange(len(data), dtype=np.int32)))
-        params = jax.tree.map(jnp.asarray, module.fit(x, cfg))
+        variables = jax.tree.map(jnp.asarray, module.fit(cfg, x, jax.random.key(seed)))
+        mutables = dict(variables)
+        params = mutables.pop("params")
         numbers = {"steps": 1, "parameters": sum(p.size for p in jax.tree.leaves(params))}
         run_dir.create(out, run_dir.settings(settings, data, seed=seed, **numbers))
-        state = TrainState(jnp.int32(1), params, opt_state={}, mutables={}, ema=None)
+        state = TrainState(jnp.int32(1), params, opt_state={}, mutables=mutables, ema=None)
         with Checkpoints(out / "checkpoints") as checkpoints:
             checkpoints.save(state)
         write_report(out)
-    return params
+    return variables

@@ -89,35 +89,51 @@ def compiler_options() -> dict[str, Any]:
     return _known({"xla_cpu_experimental_ynn_fusion_type": ""})
 
 
-def jit(*static_argnums: int) -> Callable[[Callable], Callable]:
-    """`jax.jit` with `compiler_options`, or without where it is a part of another program.
+def jit(*static_argnums: int, often: bool = True) -> Callable[[Callable], Callable]:
+    """Return a decorator: `jax.jit` with the compiler options that suit the program.
 
-    That program's own options hold then, and JAX refuses others.
+    Where the function is called while another program is traced, it becomes a part of it without
+    options of its own: the outer program's options hold then, and JAX refuses others.
+
+    Args:
+        *static_argnums: positions of the arguments that are compiled in, as in `jax.jit`.
+        often: whether the program runs so often that `compiler_options` pay. False: XLA's default
+            options, exactly as plain `jax.jit`.
     """
+    return _jit(static_argnums, compiler_options if often else dict)
 
+
+def jit_once(function: Callable) -> Callable:
+    """`jax.jit` of a program that runs once: compiled in a fifth of the time, to slower code."""
+    return _jit((), _quick_options)(function)
+
+
+def _quick_options() -> dict[str, Any]:
+    return _known({"xla_backend_optimization_level": 0})
+
+
+def _jit(
+    static_argnums: tuple[int, ...], options: Callable[[], dict[str, Any]]
+) -> Callable[[Callable], Callable]:
     def decorate(function: Callable) -> Callable:
         part = jax.jit(function, static_argnums=static_argnums)
 
         @cache
         def whole() -> Callable:  # not before the backend is known
-            options = compiler_options()
-            return jax.jit(function, static_argnums=static_argnums, compiler_options=options)
+            known = options()
+            if not known:
+                return part
+            return jax.jit(function, static_argnums=static_argnums, compiler_options=known)
 
         @wraps(function)
-        def call(*args: Any) -> Any:
-            seen = (args, jnp.zeros(()))  # a tracer wherever a program is traced
+        def call(*args: Any, **kwargs: Any) -> Any:
+            seen = (args, kwargs, jnp.zeros(()))  # a tracer wherever a program is traced
             traced = any(isinstance(x, Tracer) for x in jax.tree.leaves(seen))
-            return (part if traced else whole())(*args)
+            return (part if traced else whole())(*args, **kwargs)
 
         return call
 
     return decorate
-
-
-def jit_once(function: Callable) -> Callable:
-    """`jax.jit` of a program that runs once: compiled in a fifth of the time, to slower code."""
-    options = _known({"xla_backend_optimization_level": 0})
-    return jax.jit(function, compiler_options=options)
 
 
 def _known(options: dict[str, Any]) -> dict[str, Any]:
