@@ -50,7 +50,7 @@ class Train:
     """Train a model: gengen train ddpm --data mnist5k --steps 1000 --out runs/ddpm."""
 
     model: Positional[str]
-    """One of `gengen list`."""
+    """One of `gengen list`; or a model of your own: ./my_model.py, or package.module."""
     data: Annotated[str | None, default("mnist5k")] = None
     """digits, mnist5k, fashion, ring8, ..., with :test for the test split; a path to an .npz or
     .npy; folder:PATH of images; pairs:A,B; halves:PATH; unpaired:A,B; tfds:NAME."""
@@ -65,6 +65,11 @@ class Train:
     """Go on with the run in --out: what is not given is as it was."""
     set: Settings = field(default=())
     """A field of the model's Config; tuples as 32,64."""
+    preset: Annotated[Literal["quick", "paper"] | None, default("by the device")] = None
+    """What the Config starts from: quick, sizes for a CPU; paper, the network and the training of
+    the paper."""
+    paper: bool = False
+    """The same as --preset paper."""
     devices: Annotated[int | None, default("one; with --distributed all")] = None
     """Split each batch over that many devices."""
     mode: Annotated[Literal["jit", "pmap"] | None, default("jit")] = None
@@ -149,6 +154,12 @@ class Evaluate:
     """Samples drawn from a run."""
     seed: int = 0
     """Of the samples."""
+    set: Settings = field(default=())
+    """A field of the model's Config, of those that matter to sampling."""
+    fast: bool = False
+    """Sample in at most 25 network evaluations."""
+    model: str | None = None
+    """The file or dotted name of a model of your own."""
     extractor: Annotated[str | None, default("by the data")] = None
     """mnist-v1, fashion-v1, inception, inception-pytorch-fid, inception-clean-fid, identity, or a
     classifier's .safetensors."""
@@ -197,8 +208,12 @@ class Sample:
     """Replace --out where it exists."""
     set: Settings = field(default=())
     """A field of the model's Config, of those that matter to sampling."""
+    fast: bool = False
+    """Sample in at most 25 network evaluations."""
+    model: str | None = None
+    """The file or dotted name of a model of your own."""
     classes: tuple[int, ...] = ()
-    """Classes asked for, in turn, of models that are told one: --classes 3 8."""
+    """Classes to sample, in turn, from models that are conditioned on one: --classes 3 8."""
     interpolate: bool = False
     """Draw decoded codes on straight ways between those of real examples, a row a pair."""
     traverse: bool = False
@@ -210,7 +225,8 @@ class Sample:
     embed: Literal["pca", "mds", "tsne"] | None = None
     """Draw codes of real examples as points, a colour a class."""
     data: Annotated[str | None, default("the run's, held out if there is such a part")] = None
-    """The real examples: as in `gengen train --data`."""
+    """The real examples, for pictures of codes and for models that are conditioned on an image: as
+    in `gengen train --data`."""
     options: tyro.conf.OmitArgPrefixes[DataOptions] = DataOptions()
     inverse: tyro.conf.OmitArgPrefixes[GivenOptions] = GivenOptions()
 

@@ -21,7 +21,7 @@ from gengen.diffusion import operators
 from gengen.diffusion.inverse import Seen
 from gengen.diffusion.operators import Operator
 from gengen.errors import InputError
-from gengen.runs.trained import Trained
+from gengen.runs.trained import Run
 from gengen.types import Shape
 from gengen.viz.grid import grid
 
@@ -32,13 +32,11 @@ NUM = 8  # draws, if nothing else is asked
 STEPS = 250
 
 
-def draw(args: Sample, model: Trained) -> tuple[np.ndarray, str]:
+def draw(args: Sample, model: Run) -> tuple[np.ndarray, str]:
     """The picture, uint8 [H, W, C]: given, draws, mean, deviation; and its caption."""
-    module, cfg, variables, settings = model
+    module, cfg, variables, *_ = model
     if not hasattr(module, "posterior") or len(cfg.shape) != 3:
-        raise InputError(
-            f"--given is of models of images with a posterior; {settings['model']} has none"
-        )
+        raise InputError(f"--given is of models of images with a posterior; {model.name} has none")
     options, num, key = args.inverse, args.num or NUM, jax.random.key(args.seed)
     operator = OPERATORS[options.operator](cfg.shape, options)
     like = jax.eval_shape(operator.forward, jax.ShapeDtypeStruct((1, *cfg.shape), "float32")).shape

@@ -1,28 +1,26 @@
 """`gengen sample --interpolate`, `--traverse`, `--manifold`, `--reconstruct`, `--embed`.
 
-Pictures of codes, of every model whose module has what they need: `encode(cfg, variables, x)`,
-`decode(cfg, variables, z)`, `reconstruct(cfg, variables, x)`.
+Pictures of codes, of every model whose module has what they need: `encode`, `decode`,
+`reconstruct` (see `gengen.contract`). Conditioned models get the condition of the examples.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gengen.data import AnyData, Dataset, batch_indices, normalise, open_data
-from gengen.data.options import DataOptions
+from gengen.contract import rows_of
+from gengen.data import DataOptions, open_data
 from gengen.errors import InputError
-from gengen.runs.evaluation import held_out_of
-from gengen.runs.trained import Trained
-from gengen.types import Batch, data_of
+from gengen.runs import conditions
+from gengen.runs.trained import Run
+from gengen.types import Batch, PyTree, data_of
 from gengen.viz import latent
 from gengen.viz.grid import picture
 
@@ -48,18 +46,15 @@ def asked(args: Sample) -> str | None:
     """Which picture of codes the options ask for, if any.
 
     Raises:
-        InputError: for two of them, or data where there are none.
+        InputError: for two of them.
     """
     names = [name for name in PICTURES if getattr(args, name)]
     if len(names) > 1:
         raise InputError(f"--{names[0]} and --{names[1]}: one picture at a time")
-    if not names and (args.data is not None or args.options != DataOptions()):
-        flags = ", ".join(f"--{name}" for name in PICTURES)
-        raise InputError(f"--data is whose codes are drawn: say how, with one of {flags}")
     return names[0] if names else None
 
 
-def draw(name: str, args: Sample, trained: Trained) -> Picture:
+def draw(name: str, args: Sample, trained: Run) -> Picture:
     """The picture `name` of `PICTURES`."""
     on_device = trained._replace(variables=jax.tree.map(jnp.asarray, trained.variables))
     return PICTURES[name](args, Codes(name, args, on_device))
@@ -77,20 +72,18 @@ class Codes:
 
     picture: str
     args: Sample
-    trained: Trained
+    trained: Run
 
     def examples(self, num: int) -> tuple[str, Batch, tuple[str, ...] | None]:
         """`num` examples, held out where there are such: their set, they, and their classes."""
-        settings, spec = self.trained.settings, self.args.data
-        options = self.args.options
-        if options == DataOptions():
-            options = DataOptions(**settings.get("data_options", {}))
+        settings, spec, options = self.trained.settings, self.args.data, self.args.options
         if spec is None:
-            spec = settings["data"]["name"]
-            spec = held_out_of(spec) or spec
-        data = open_data(spec, options)
-        rows = batch_indices(len(data), min(num, len(data)), self.args.seed, 0)
-        return data.name, _read(data, rows), data.classes
+            data = conditions.held_out(settings, options)
+        else:
+            if options == DataOptions():
+                options = DataOptions(**settings.get("data_options", {}))
+            data = open_data(spec, options)
+        return data.name, conditions.some(data, num, self.args.seed), data.classes
 
     def images(self, num: int) -> tuple[str, Batch]:
         """`num` examples, which are images."""
@@ -99,63 +92,67 @@ class Codes:
             raise InputError(f"--{self.picture} draws images, but {name} are vectors: try --embed")
         return name, batch
 
-    def encode(self, x: Any) -> np.ndarray:
-        """Codes of x [N, *shape], float32 [N, *code]."""
-        return _in_chunks(self._function("encode"), x)
+    def condition(self, batch: Batch) -> PyTree:
+        """What the model is conditioned on in these examples; None if nothing."""
+        return self.trained.module.condition_of(self.trained.cfg, batch)
 
-    def decode(self, code: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
-        """What codes of that shape stand for, given as vectors [N, D]."""
-        function = self._function("decode")
-        return lambda z: _in_chunks(function, z.reshape(-1, *code))
+    def encode(self, batch: Batch) -> np.ndarray:
+        """Codes of examples, float32 [N, *code]."""
+        return self._in_chunks("encode", data_of(batch), self.condition(batch))
 
-    def reconstruct(self, x: Any) -> np.ndarray:
-        """What comes back of x [N, *shape]."""
-        own = _of_an_array(self.trained, "reconstruct")
-        if own is not None:
-            return _in_chunks(own, x)
-        z = self.encode(x)
-        return self.decode(z.shape[1:])(z)
+    def decode(self, code: tuple[int, ...], batch: Batch) -> Callable[[np.ndarray], np.ndarray]:
+        """The decoder of codes of that shape, given as vectors [N, D].
+
+        Where the model is conditioned, the codes are of N / B rows of one condition each: those of
+        the B examples, in order.
+        """
+        condition = self.condition(batch)
+
+        def decode(z: np.ndarray) -> np.ndarray:
+            each = condition
+            if condition is not None:
+                rows = jax.tree.leaves(condition)[0].shape[0]
+                each = conditions.repeated(condition, max(1, len(z) // rows))
+            return self._in_chunks("decode", z.reshape(-1, *code), each)
+
+        return decode
+
+    def reconstruct(self, batch: Batch) -> np.ndarray:
+        """The reconstructions of examples [N, *shape]."""
+        x, condition = data_of(batch), self.condition(batch)
+        if hasattr(self.trained.module, "reconstruct"):
+            return self._in_chunks("reconstruct", x, condition)
+        z = self.encode(batch)
+        return self.decode(z.shape[1:], batch)(z)
 
     def prior(self, num: int) -> np.ndarray | None:
-        """Draws of p(z), if the model has one: [num, *code]."""
-        draw_prior = getattr(self.trained.module, "draw_prior", None)
-        if draw_prior is None:
+        """Samples of p(z), if the model has one: [num, *code]."""
+        sample_prior = getattr(self.trained.module, "sample_prior", None)
+        if sample_prior is None:
             return None
-        return np.asarray(draw_prior(self.trained.cfg, jax.random.key(self.args.seed), num))
+        return np.asarray(sample_prior(self.trained.cfg, jax.random.key(self.args.seed), num))
 
-    def _function(self, name: str) -> Callable[[Any], Any]:
-        function = _of_an_array(self.trained, name)
+    def _in_chunks(self, name: str, x: Any, condition: PyTree) -> np.ndarray:
+        """The module's function `name` of an array, some rows at a time."""
+        module, cfg, variables, *_ = self.trained
+        function = getattr(module, name, None)
         if function is None:
-            model = self.trained.settings["model"]
             raise InputError(
-                f"--{self.picture}: {model} has no {name} of an array alone; "
+                f"--{self.picture}: {self.trained.name} has no {name}; "
                 "gengen.autoencoder and gengen.vae have models with codes"
             )
-        return function
+        net = {} if self.trained.net is None else {"net": self.trained.net}
+        parts = []
+        for i in range(0, len(x), CHUNK):
+            own = net
+            if condition is not None:
+                own = net | {"condition": rows_of(condition, slice(i, i + CHUNK))}
+            parts.append(np.asarray(function(cfg, variables, jnp.asarray(x[i : i + CHUNK]), **own)))
+        return np.concatenate(parts)
 
 
-def _of_an_array(trained: Trained, name: str) -> Callable[[Any], Any] | None:
-    """The module's function `name`(cfg, variables, array), if it has one that asks no more."""
-    function = getattr(trained.module, name, None)
-    if function is None:
-        return None
-    parameters = inspect.signature(function).parameters.values()
-    needed = [p.name for p in parameters if p.default is p.empty]
-    if len(needed) != 3 or needed[:2] != ["cfg", "variables"]:
-        return None
-    return partial(function, trained.cfg, trained.variables)
-
-
-def _in_chunks(function: Callable[[Any], Any], x: Any) -> np.ndarray:
-    parts = [function(jnp.asarray(x[i : i + CHUNK])) for i in range(0, len(x), CHUNK)]
-    return np.concatenate([np.asarray(part) for part in parts])
-
-
-def _read(data: AnyData, rows: np.ndarray) -> Batch:
-    if isinstance(data, Dataset):
-        first = {k: a for k, a in data.arrays.items() if not k.startswith("other")}
-        return normalise({k: jnp.asarray(a[rows]) for k, a in first.items()})
-    return normalise({k: jnp.asarray(a) for k, a in data.read(rows).items()})
+def _first_rows(batch: Batch, num: int) -> Batch:
+    return {name: array[:num] for name, array in batch.items()}
 
 
 def _flat(z: np.ndarray) -> np.ndarray:
@@ -169,24 +166,29 @@ def interpolations(args: Sample, codes: Codes) -> Picture:
     """A row for each pair of examples, from the one to the other."""
     num = args.num or 8
     name, batch = codes.images(2 * num)
-    z = codes.encode(batch["image"])
+    z = codes.encode(batch)
     num = len(z) // 2
     if not num:
         raise InputError(f"--interpolate goes from example to example, but {name} has one")
     start, end = _flat(z)[:num], _flat(z)[num : 2 * num]
-    drawn = latent.interpolations(codes.decode(z.shape[1:]), start, end)
+    decode = codes.decode(z.shape[1:], _first_rows(batch, num))
+    drawn = latent.interpolations(decode, start, end)
     return Picture(drawn, 2, f"{num} ways between examples of {name}")
 
 
 def traversals(args: Sample, codes: Codes) -> Picture:
     """An example, one dimension of its code at a time moved: those that vary most in the data."""
     name, batch = codes.images(LOOKED_AT)
-    z = codes.encode(batch["image"])
+    z = codes.encode(batch)
     flat = _flat(z)
     spread = flat.std(0)
     dims = np.argsort(-spread, kind="stable")[: args.num or 8]
     drawn = latent.traversals(
-        codes.decode(z.shape[1:]), flat[0], dims.tolist(), far=FAR * spread, centre=flat.mean(0)
+        codes.decode(z.shape[1:], _first_rows(batch, 1)),
+        flat[0],
+        dims.tolist(),
+        far=FAR * spread,
+        centre=flat.mean(0),
     )
     listed = ", ".join(map(str, dims))
     return Picture(drawn, 2, f"mean ± {FAR:g} standard deviations, over {name}, of z[{listed}]")
@@ -195,15 +197,15 @@ def traversals(args: Sample, codes: Codes) -> Picture:
 def manifold(args: Sample, codes: Codes) -> Picture:
     """A plane of codes at percentiles of the prior or, without one, of the data's codes."""
     z, name = codes.prior(PRIOR_DRAWS), "the prior"
+    source, batch, _ = codes.examples(LOOKED_AT)
     if z is None:
-        name, batch = codes.images(LOOKED_AT)
-        z, name = codes.encode(batch["image"]), f"the codes of {name}"
+        z, name = codes.encode(batch), f"the codes of {source}"
     if z.shape[1:] != (2,):
         raise InputError(
             f"--manifold is of codes in the plane, but these are {z.shape[1:]}: "
             "train with a code of 2, or try --traverse"
         )
-    decode = codes.decode((2,))
+    decode = codes.decode((2,), _first_rows(batch, 1))
     if decode(z[:1]).ndim != 4:
         raise InputError("--manifold draws images, but this model's data are vectors: try --embed")
     side = max(1, math.isqrt(args.num or 225))
@@ -215,7 +217,7 @@ def reconstructions(args: Sample, codes: Codes) -> Picture:
     """Examples over what comes back of them; points or rows of vectors over the real ones."""
     name, batch, _ = codes.examples(args.num or 50)
     x = np.asarray(data_of(batch))
-    out = codes.reconstruct(x)
+    out = codes.reconstruct(batch)
     caption = f"{len(x)} examples of {name}, and what came back"
     if x.ndim == 2:
         return Picture(picture(out, x), 1, caption)
@@ -225,7 +227,7 @@ def reconstructions(args: Sample, codes: Codes) -> Picture:
 def embedding(args: Sample, codes: Codes) -> Picture:
     """Codes as points in the plane, a colour a class."""
     name, batch, classes = codes.examples(args.num or LOOKED_AT)
-    z = _flat(codes.encode(data_of(batch)))
+    z = _flat(codes.encode(batch))
     labels = np.asarray(batch["label"]) if "label" in batch else None
     view = str(args.embed)
     perplexity = min(PERPLEXITY, max(1.0, (len(z) - 1) / 3))  # as t-SNE's authors bound it

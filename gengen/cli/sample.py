@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
 from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from gengen.cli import given as posterior
 from gengen.cli import latent
 from gengen.cli.options import GivenOptions
 from gengen.compile import use_compilation_cache
-from gengen.data import to_uint8
+from gengen.contract import check_labels
+from gengen.data import open_data, to_uint8
 from gengen.errors import InputError
-from gengen.runs import trained
+from gengen.runs import conditions, pictures, sampling, trained
 from gengen.runs.config import configure
+from gengen.types import data_of
 from gengen.viz.grid import picture, save_png
 
 if TYPE_CHECKING:
     from gengen.cli import Sample
 
-CHUNK = 256  # samples drawn at once: bounds the memory, and is compiled once
 NUM = 64  # samples, if nothing else is asked
 
 
 def sample(args: Sample) -> None:
-    """Draw samples from a run or an exported file, or a picture of its codes, into `args.out`."""
+    """Write samples of a run or an exported file, or a picture of its codes, to `args.out`."""
     asked, given = latent.asked(args), args.inverse.given is not None
     if asked and given:
         raise InputError(f"--given and --{asked}: one picture at a time")
@@ -38,53 +37,100 @@ def sample(args: Sample) -> None:
     if args.classes and (asked or given):
         raise InputError(f"--classes and --{asked or 'given'}: classes are asked of samples alone")
     _check(args, (".png",) if asked or given else (".png", ".npz"))
-    model = trained.load(args.run, lambda line: print(f"gengen: {line}", file=sys.stderr))
-    model = model._replace(cfg=configure(model.cfg, args.set))
+    run = trained.load(args.run, args.model, say=sampling.to_stderr)
+    cfg = configure(run.cfg, args.set)
+    run = run._replace(cfg=sampling.fast(run.module, cfg) if args.fast else cfg)
     use_compilation_cache()
     if given:
-        picture_of_draws, caption = posterior.draw(args, model)
+        picture_of_draws, caption = posterior.draw(args, run)
         save_png(args.out, picture_of_draws, scale=3)
         print(f"{caption}: {args.out}", file=sys.stderr)
-    elif asked:
-        drawn = latent.draw(asked, args, model)
+        return
+    needs_data = conditions.kind(run.module, run.cfg) == "image"
+    if not asked and not hasattr(run.module, "sample"):
+        if not hasattr(run.module, "reconstruct"):
+            raise InputError(f"{run.name} does not sample")
+        if args.classes:
+            raise InputError(f"--classes: {run.name} does not sample")
+        _check(args, (".png",))
+        sampling.to_stderr(f"{run.name} does not sample: these are reconstructions")
+        asked = "reconstruct"
+    if asked:
+        drawn = latent.draw(asked, args, run)
         save_png(args.out, drawn.array, drawn.scale)
         print(f"{drawn.caption}: {args.out}", file=sys.stderr)
+    elif args.data is not None and not needs_data:
+        flags = ", ".join(f"--{name}" for name in latent.PICTURES)
+        raise InputError(f"--data is whose codes are drawn: say how, with one of {flags}")
+    elif needs_data:
+        _conditioned(args, run)
     else:
-        _samples(args, model)
+        _samples(args, run)
 
 
-def _samples(args: Sample, model: trained.Trained) -> None:
-    module, cfg, variables, settings = model
-    if not hasattr(module, "sample"):
-        raise InputError(f"{settings['model']} does not sample")
-    num, y = args.num or NUM, _classes(args, model)
-    key, chunk = jax.random.key(args.seed), min(num, CHUNK)
-    starts = tqdm(range(0, num, chunk), unit_scale=chunk, unit="sample", disable=None)
-    drawn = []
-    for start in starts:
-        told = {"y": np.resize(np.roll(y, -start), chunk)} if len(y) else {}
-        fresh = jax.random.fold_in(key, start)
-        drawn.append(np.asarray(module.sample(cfg, variables, fresh, chunk, **told)))
-    x = np.concatenate(drawn)[:num]
+def _samples(args: Sample, run: trained.Run) -> None:
+    num = args.num or NUM
+    x = sampling.draw(
+        run.module, run.cfg, run.variables, num, args.seed, _labels(args, run, num), run.net,
+        sampling.to_stderr,
+    )  # fmt: skip
     if args.out.suffix == ".png":
         save_png(args.out, picture(x), scale=2 if x.ndim == 4 else 1)
     else:
-        part = args.out.with_suffix(".part")
-        with open(part, "wb") as file:
-            np.savez(file, arr_0=to_uint8(x) if x.ndim == 4 else x)
-        os.replace(part, args.out)
+        _save_npz(args, x)
     print(f"{num} samples: {args.out}", file=sys.stderr)
 
 
-def _classes(args: Sample, model: trained.Trained) -> np.ndarray:
-    """What is asked for, checked: the whole list, once."""
-    classes, name = getattr(model.cfg, "classes", 0), model.settings["model"]
-    if args.classes and not (classes and "y" in inspect.signature(model.module.sample).parameters):
-        raise InputError(f"--classes: this {name} is told none")
-    wrong = [k for k in args.classes if not 0 <= k < classes]
+def _conditioned(args: Sample, run: trained.Run) -> None:
+    """Write samples of a model that is conditioned on an image, for examples of `--data`."""
+    options = args.options
+    if args.data is None:
+        data = conditions.held_out(run.settings, options)
+    else:
+        data = open_data(args.data, options)
+    per_row = pictures.SAMPLES if args.out.suffix == ".png" else 1
+    num = args.num or NUM
+    rows = min(-(-num // per_row), len(data))
+    batch = conditions.some(data, rows, args.seed)
+    if args.classes:
+        labels = check_labels(np.resize(args.classes, rows), rows, run.cfg.num_classes)
+        batch = {**batch, "label": labels}
+    condition = run.module.condition_of(run.cfg, batch)
+    x = sampling.draw(
+        run.module, run.cfg, run.variables, rows * per_row, args.seed,
+        conditions.repeated(condition, per_row), run.net, sampling.to_stderr,
+    )  # fmt: skip
+    if args.out.suffix == ".png":
+        image = pictures.rows_of_three(condition, x, np.asarray(data_of(batch)))
+        save_png(args.out, image, scale=2)
+    else:
+        _save_npz(args, x)
+    print(
+        f"{len(x)} samples, conditioned on {rows} examples of {data.name} "
+        f"(condition, samples, truth): {args.out}",
+        file=sys.stderr,
+    )
+
+
+def _save_npz(args: Sample, x: np.ndarray) -> None:
+    part = args.out.with_suffix(".part")
+    with open(part, "wb") as file:
+        np.savez(file, arr_0=to_uint8(x) if x.ndim == 4 else x)
+    os.replace(part, args.out)
+
+
+def _labels(args: Sample, run: trained.Run, num: int) -> jax.Array | None:
+    """Return the labels that are asked for, in turn: int32 [num]; None if none are."""
+    if not args.classes:
+        return None
+    if conditions.kind(run.module, run.cfg) != "label":
+        raise InputError(f"--classes: this {run.name} is not conditioned on a class")
+    wrong = [k for k in args.classes if not 0 <= k < run.cfg.num_classes]
     if wrong:
-        raise InputError(f"--classes {wrong[0]}: this {name} knows 0 to {classes - 1}")
-    return np.array(args.classes, np.int32)
+        raise InputError(
+            f"--classes {wrong[0]}: this {run.name} knows 0 to {run.cfg.num_classes - 1}"
+        )
+    return check_labels(np.resize(args.classes, num), num, run.cfg.num_classes)
 
 
 def _check(args: Sample, suffixes: tuple[str, ...]) -> None:

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from gengen.data.dataset import Dataset, gather, normalise, to_batch, to_uint8
     from gengen.data.options import DataOptions
     from gengen.data.order import batch_indices
-    from gengen.data.sources import AnyData, load, names, open_data
+    from gengen.data.sources import AnyData, load, load_data, names, open_data
     from gengen.data.stream import Stream, stream_batches
 
 _MODULES = {
     "dataset": ("Dataset", "gather", "normalise", "to_batch", "to_uint8"),
-    "sources": ("AnyData", "load", "names", "open_data"),
+    "sources": ("AnyData", "load", "load_data", "names", "open_data"),
     "options": ("DataOptions",),
     "order": ("batch_indices",),
     "stream": ("Stream", "stream_batches"),
@@ -25,8 +25,8 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
-    "AnyData", "DataOptions", "Dataset", "Stream", "batch_indices", "gather", "load", "names",
-    "normalise", "open_data", "stream_batches", "to_batch", "to_uint8",
+    "AnyData", "DataOptions", "Dataset", "Stream", "batch_indices", "gather", "load", "load_data",
+    "names", "normalise", "open_data", "stream_batches", "to_batch", "to_uint8",
 ]  # fmt: skip
 
 

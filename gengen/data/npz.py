@@ -142,6 +142,24 @@ def load_npy(path: str | Path, stream: bool | None = None) -> Dataset | Stream:
     return Dataset(str(path), {key: data})
 
 
+def of_arrays(x: Any, label: Any = None, name: str = "array") -> Dataset:
+    """Return a data set of arrays in memory: data and labels as in `load_npz`.
+
+    Args:
+        x: uint8 [N, H, W, C] or [N, H, W], float images [N, H, W, C], or vectors [N, D].
+        label: integers [N]; None: no labels.
+        name: of the data set.
+
+    Raises:
+        InputError: as `load_npz`.
+    """
+    key, data = _data(name, np.asarray(x))
+    arrays = {key: data}
+    if label is not None:
+        arrays["label"] = _label(f"{name}: labels", np.asarray(label), len(data))
+    return Dataset(name, arrays)
+
+
 class NpyReader:
     """rows [B] -> those rows of an .npy file, mapped into memory when first asked."""
 

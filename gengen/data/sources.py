@@ -7,13 +7,14 @@ import difflib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gengen.data.dataset import Dataset
 from gengen.data.folder import load_folder
 from gengen.data.images import resized, to_grey
-from gengen.data.npz import load_npy, load_npz
+from gengen.data.npz import load_npy, load_npz, of_arrays
 from gengen.data.offline import digits, fashion, mnist5k, photographs
 from gengen.data.options import DataOptions
 from gengen.data.pairs import load_halves, load_pairs, two, unpaired
@@ -49,6 +50,30 @@ def load(spec: str, options: DataOptions = DataOptions()) -> Dataset:  # noqa: B
     data = open_data(spec, dataclasses.replace(options, stream=False))
     assert isinstance(data, Dataset)
     return data
+
+
+def load_data(source: Any, label: Any = None, options: DataOptions = DataOptions()) -> AnyData:  # noqa: B008
+    """Return the data that `source` stands for.
+
+    Args:
+        source: a spec as in `open_data`; a `Dataset` or `Stream`, returned as it is; or an array:
+            images uint8 [N, H, W, C] or [N, H, W], float images in [-1, 1] or [0, 1], or vectors
+            [N, D].
+        label: of an array: integers [N].
+        options: how images are read.
+
+    Raises:
+        InputError: as `open_data`, or for an array that is neither images nor vectors.
+
+    Example:
+        >>> len(gengen.load_data("digits"))
+        1617
+    """
+    if isinstance(source, Dataset | Stream):
+        return source
+    if isinstance(source, str | Path):
+        return open_data(str(source), options)
+    return of_arrays(source, label)
 
 
 def open_data(spec: str, options: DataOptions = DataOptions()) -> Dataset | Stream:  # noqa: B008

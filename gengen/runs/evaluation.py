@@ -13,11 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
-from gengen.data import AnyData, Dataset, batch_indices, open_data, to_uint8
+from gengen.data import AnyData, Dataset, batch_indices, load_data, open_data
 from gengen.data.options import DataOptions
 from gengen.metrics import fid, kid, modes, prdc, sliced
 from gengen.metrics import inception_score as inception
@@ -28,7 +27,6 @@ from gengen.metrics.memorisation import nearest_distances
 from gengen.metrics.statistics import Statistics, accumulate, of_features
 from gengen.metrics.statistics import load as load_statistics
 from gengen.metrics.statistics import save as save_statistics
-from gengen.runs import trained
 from gengen.types import InputError
 
 CHUNK = 250  # examples at a time, through networks
@@ -221,23 +219,11 @@ def _first(side: Examples, n: int) -> Examples:
 # --- where examples come from ---------------------------------------------------------------------
 
 
-def samples_of(source: str, num: int, seed: int) -> tuple[str, np.ndarray]:
-    """`num` samples of a run or an exported file: its name, and uint8 images or float vectors."""
-    module, cfg, variables, settings = trained.load(source)
-    if not hasattr(module, "sample"):
-        raise InputError(f"{settings['model']} does not sample")
-    key, chunk = jax.random.key(seed), min(num, CHUNK)
-    starts = tqdm(
-        range(0, num, chunk), "sampling", unit_scale=chunk, unit="sample", disable=None, leave=False
-    )
-    draw = partial(module.sample, cfg, variables)
-    drawn = [np.asarray(draw(jax.random.fold_in(key, start), chunk)) for start in starts]
-    x = np.concatenate(drawn)[:num]
-    return f"{source} ({settings['model']})", to_uint8(x) if x.ndim == 4 else x
-
-
-def open_side(source: str, options: DataOptions = DataOptions()) -> AnyData | Statistics:  # noqa: B008
-    """What `examples` takes: what `open_data` does, a folder of images, or statistics, .npz."""
+def open_side(source: Any, options: DataOptions = DataOptions()) -> AnyData | Statistics:  # noqa: B008
+    """Open what `examples` takes: data as in `load_data`, a folder, or statistics (.npz)."""
+    if not isinstance(source, str | Path):
+        return load_data(source, options=options)
+    source = str(source)
     if source.endswith(".npz") and _is_statistics(source):
         return load_statistics(source)
     return open_data(f"folder:{source}" if Path(source).is_dir() else source, options)
@@ -287,17 +273,6 @@ def of_samples(name: str, x: np.ndarray, extractor: Extractor) -> Examples:
     """Samples with their features."""
     parts = _in_chunks(extractor.features, x.__getitem__, len(x), f"features of {name}")
     return Examples(name, x.__getitem__, np.concatenate([*parts]), None)
-
-
-def held_out_of(spec: str) -> str | None:
-    """The spec of the test part of a data set whose training part `spec` is; None if unknown."""
-    name, colon, split = spec.partition(":")
-    if name in ("folder", "tfds"):
-        start, last, split = spec.rpartition(":")
-        return f"{start}:test" if last and split == "train" else None
-    if "." in name or name in ("pairs", "halves", "unpaired") or colon and split != "train":
-        return None
-    return f"{name}:test"
 
 
 def _is_statistics(path: str) -> bool:

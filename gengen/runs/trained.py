@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from gengen.data import normalise
 from gengen.errors import InputError
 from gengen.nn.tensors import flat, nested
-from gengen.runs import discover
+from gengen.runs import discover, sampling
 from gengen.runs.config import from_json
 from gengen.training import run_dir
 from gengen.training.checkpoint import restore_variables, stages_in
@@ -29,46 +33,172 @@ SUFFIX = ".safetensors"
 _KEY = "gengen"  # of the settings in the metadata
 
 
-class Trained(NamedTuple):
-    """A trained model.
+class Run(NamedTuple):
+    """A trained model, and what it can do.
 
     Attributes:
-        module: gengen's module of it.
+        module: of the model.
         cfg: its Config.
-        variables: what its `sample` and other functions take; of stages, a dict of them by name.
+        variables: what `module.sample` and its other functions take; of a staged model a dict by
+            stage.
         settings: of the run: data, seed, versions, ...
+        path: of its directory or file; None if there is none.
+        net: the network that was used instead of the Config's; None if none was.
+
+    Example:
+        >>> run = gengen.load("runs/ddpm")                # doctest: +SKIP
+        >>> images = run.sample(16, seed=0)               # doctest: +SKIP
     """
 
     module: ModuleType
     cfg: Any
     variables: PyTree
     settings: dict[str, Any]
+    path: Path | None = None
+    net: Any = None
+
+    def sample(self, num: int, seed: int = 0, condition: PyTree = None) -> np.ndarray:
+        """Return `num` samples: float32 [num, *shape], images in [-1, 1].
+
+        Args:
+            num: number of samples.
+            seed: of the noise.
+            condition: labels [num], or whatever `module.condition_of` gives; None: classes as the
+                model chooses them.
+
+        Raises:
+            InputError: for a model that does not sample, or that needs a condition and has none.
+        """
+        if not hasattr(self.module, "sample"):
+            raise InputError(f"{self.name} does not sample")
+        return sampling.draw(self.module, self.cfg, self.variables, num, seed, condition, self.net)
+
+    def log_prob(self, x: Any, seed: int = 0, condition: PyTree = None) -> np.ndarray:
+        """Return ln p(x), or a bound of it (`module.LOG_PROB`), in nats: float32 [B].
+
+        Args:
+            x: [B, *shape]: float images in [-1, 1], or uint8; or vectors.
+            seed: of the noise, where the model needs any.
+            condition: as in `sample`.
+
+        Raises:
+            InputError: for a model without a density, or x of another shape.
+        """
+        return self._apply("log_prob", x, jax.random.key(seed), condition=condition)
+
+    def encode(self, x: Any, condition: PyTree = None) -> np.ndarray:
+        """Return the latents of x [B, *shape]."""
+        return self._apply("encode", x, condition=condition)
+
+    def decode(self, z: Any, condition: PyTree = None) -> np.ndarray:
+        """Return the decoded latents z: float32 [B, *shape], images in [-1, 1]."""
+        return self._apply("decode", z, condition=condition)
+
+    def reconstruct(self, x: Any, condition: PyTree = None) -> np.ndarray:
+        """Return the reconstructions of x [B, *shape]."""
+        return self._apply("reconstruct", x, condition=condition)
+
+    def evaluate(
+        self,
+        data: Any = None,
+        metrics: Sequence[str] = ("fid", "kid", "prdc"),
+        num: int | None = None,
+        seed: int = 0,
+        extractor: str | None = None,
+    ) -> list[Any]:
+        """Return scores of samples against data: a list of `gengen.runs.evaluation.Score`.
+
+        Args:
+            data: the reference, as in `load_data`; None: what the run was trained on.
+            metrics: some of `gengen.runs.evaluation.METRICS`.
+            num: number of samples; None: as many as are held out.
+            seed: of the samples.
+            extractor: of features; None: by the data.
+        """
+        from gengen.runs import scores
+
+        return scores.of_run(self, data, metrics, num, seed, extractor)[0]
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.settings.get("model", discover.name_of(self.module))
+
+    def _apply(self, function: str, x: Any, *more: Any, condition: PyTree = None) -> np.ndarray:
+        if not hasattr(self.module, function):
+            raise InputError(f"{self.name} has no {function}")
+        array = np.asarray(x)
+        if array.dtype == np.uint8:
+            array = np.asarray(normalise({"image": array})["image"])
+        given = {} if condition is None else {"condition": condition}
+        given |= {} if self.net is None else {"net": self.net}
+        variables = jax.tree.map(jnp.asarray, self.variables)
+        found = getattr(self.module, function)(self.cfg, variables, array, *more, **given)
+        return np.asarray(found)
 
 
-def load(path: str | Path, say: Callable[[str], None] = lambda line: None) -> Trained:
-    """Read a run directory's newest valid checkpoint, or its best, or an exported file.
+def load(
+    path: str | Path,
+    model: Any = None,
+    net: Any = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Run:
+    """Load a run's newest valid checkpoint, or its best, or an exported file.
 
     The best, if the run was validated (`gengen.training.validation`).
 
     Args:
-        path: of either.
+        path: of the run directory or the file.
+        model: the model's module, file or Config, as in `train`; needed where the run is of a model
+            of your own, since code is never imported because a file names it. None: as stored.
+        net: the network that it was trained with, if not the Config's own.
         say: told of each checkpoint that is passed over.
 
     Raises:
-        InputError: if it is neither, has no checkpoint yet, or is of another gengen.
+        InputError: if there is neither, no checkpoint yet, or it is of another gengen.
     """
     path = Path(path)
+    variables, settings = _contents(path, say)
+    module, cfg = _model_of(settings, model, path)
+    if settings.get("net") and net is None:
+        raise InputError(
+            f"{path} was trained with a network of its own, {settings['net']}: pass net="
+        )
+    return Run(module, cfg, variables, settings, path, net)
+
+
+def _contents(path: Path, say: Callable[[str], None]) -> tuple[PyTree, dict[str, Any]]:
+    """Return the variables and the settings of a run directory or an exported file."""
     if path.suffix == SUFFIX:
-        variables, settings = _read(path)
-    else:
-        settings = run_dir.read(path)
-        variables = restore_variables(path / BEST, say)
-        if variables is None:
-            variables = _from_run(path / "checkpoints", say)
-        if variables is None:
-            raise InputError(f"{path} has no checkpoint yet: train it further")
-    module = discover.module(settings["model"])
-    return Trained(module, from_json(module.Config, settings["config"]), variables, settings)
+        return _read(path)
+    settings = run_dir.read(path)
+    variables = restore_variables(path / BEST, say)
+    if variables is None:
+        variables = _from_run(path / "checkpoints", say)
+    if variables is None:
+        raise InputError(f"{path} has no checkpoint yet: train it further")
+    return variables, settings
+
+
+def _model_of(settings: dict[str, Any], model: Any, path: Path) -> tuple[ModuleType, Any]:
+    """Return the module and the Config of a run."""
+    if model is not None:
+        module = discover.module(model)
+        given = model if isinstance(model, module.Config) else None
+        stored = settings.get("config")
+        cfg = given if given is not None or stored is None else from_json(module.Config, stored)
+        if cfg is None:
+            raise InputError(
+                f"{path} does not say which Config it was trained with: pass one as model"
+            )
+        return module, cfg
+    if "model" not in settings:
+        raise InputError(
+            f"{path} does not say which model it is of: pass the Config, as in "
+            "gengen.load(path, model=ddpm.Config(...))"
+        )
+    module = discover.of_run(settings["model"])
+    return module, from_json(module.Config, settings["config"])
 
 
 def _from_run(folder: Path, say: Callable[[str], None]) -> PyTree | None:
@@ -92,10 +222,11 @@ def export(
         raise InputError(f"{file}: the name must end in {SUFFIX}")
     if file.exists():
         raise InputError(f"{file} exists: choose another name")
-    trained = load(run, say)
-    arrays = flat(trained.variables)
+    variables, settings = _contents(Path(run), say)
+    if "model" not in settings:
+        raise InputError(f"{run} does not say which model it is of: gengen.train writes it down")
     part = file.with_suffix(".part")
-    save_file(arrays, part, metadata={_KEY: json.dumps(trained.settings)})
+    save_file(flat(variables), part, metadata={_KEY: json.dumps(settings)})
     os.replace(part, file)
     return file
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,11 +15,19 @@ from gengen.data import Dataset, to_batch
 from gengen.training import run_dir
 from gengen.training.checkpoint import Checkpoints
 from gengen.training.report import write_report
-from gengen.types import InputError, PyTree, TrainState, data_of
+from gengen.types import InputError, Key, PyTree, TrainState, data_of
+from gengen.viz.grid import save_samples
 
 
 def fit_run(
-    module: ModuleType, cfg: Any, data: Any, *, out: Path, settings: dict[str, Any], seed: int
+    module: ModuleType,
+    cfg: Any,
+    data: Any,
+    *,
+    out: Path,
+    settings: dict[str, Any],
+    seed: int,
+    preview: Callable[[PyTree, Key], Any] | None = None,
 ) -> PyTree:
     """Fit a model to all of its data and save the variables in the run directory `out`.
 
@@ -30,6 +39,7 @@ def fit_run(
         out: a new directory.
         settings: stored in `config.json`.
         seed: of the key; stored too.
+        preview: (variables, key) -> samples [N, ...], or a picture uint8 [H, W, C], for samples/.
 
     Returns:
         The variables.
@@ -50,5 +60,8 @@ def fit_run(
         state = TrainState(jnp.int32(1), params, opt_state={}, mutables=mutables, ema=None)
         with Checkpoints(out / "checkpoints") as checkpoints:
             checkpoints.save(state)
+        if preview is not None:
+            drawn = preview(variables, jax.random.key(seed))
+            save_samples(drawn, data.arrays.get("x"), out / "samples" / "step_00000001.png")
         write_report(out)
     return variables

@@ -130,6 +130,24 @@ def picture(samples: ArrayLike, reference: ArrayLike | None = None) -> np.ndarra
     raise InputError(f"samples of shape {x.shape} have no picture: [N, H, W, C] and [N, D] have")
 
 
+def save_samples(drawn: ArrayLike, reference: ArrayLike | None, path: str | Path) -> np.ndarray:
+    """Write what a model drew as a PNG.
+
+    Args:
+        drawn: samples [N, ...], as `picture` takes them, or a finished picture uint8 [H, W, C].
+        reference: real data, as in `picture`.
+        path: of the file.
+
+    Returns:
+        The picture, uint8 [H, W, C].
+    """
+    x = np.asarray(drawn)
+    finished = x.dtype == np.uint8 and x.ndim == 3
+    image = x if finished else picture(x, reference=reference)
+    save_png(path, image, scale=2 if finished or x.ndim == 4 else 1)
+    return image
+
+
 def scatter(points: ArrayLike, reference: ArrayLike | None = None, size: int = 480) -> np.ndarray:
     """Points in the plane, blue, over real data in grey.
 

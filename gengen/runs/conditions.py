@@ -1,0 +1,90 @@
+"""What samples of a model are conditioned on, taken from real examples.
+
+A model says by `condition_of(cfg, batch)` what it is conditioned on. Labels can be chosen freely;
+an image, or a part of one, is taken from held-out data where there are any.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gengen.contract import is_label
+from gengen.data import AnyData, DataOptions, Dataset, batch_indices, normalise, open_data
+from gengen.errors import InputError
+from gengen.types import Batch, PyTree, Shape
+
+
+def kind(module: ModuleType, cfg: Any) -> str:
+    """Return what a model is conditioned on: "nothing", "label", or "image" (perhaps with a label).
+
+    The model is asked with one blank example.
+    """
+    condition_of = getattr(module, "condition_of", None)
+    shape: Shape = getattr(cfg, "shape", ())
+    if condition_of is None or not shape:
+        return "nothing"
+    blank: dict[str, Any] = {"label": np.zeros(1, np.int32)}
+    for name in ("image", "target", "other") if len(shape) == 3 else ("x",):
+        blank[name] = np.zeros((1, *shape), np.float32)
+    condition = condition_of(cfg, blank)
+    if condition is None:
+        return "nothing"
+    return "label" if is_label(condition) else "image"
+
+
+def examples(data: AnyData, rows: np.ndarray) -> Batch:
+    """Return some examples as a batch: float32 images in [-1, 1], or vectors, with their labels."""
+    if isinstance(data, Dataset):
+        first = {k: a for k, a in data.arrays.items() if not k.startswith("other")}
+        return normalise({k: jnp.asarray(a[rows]) for k, a in first.items()})
+    return normalise({k: jnp.asarray(a) for k, a in data.read(rows).items()})
+
+
+def some(data: AnyData, num: int, seed: int = 0) -> Batch:
+    """Return `num` examples, or all if there are fewer, in a seeded order."""
+    return examples(data, batch_indices(len(data), min(num, len(data)), seed, 0))
+
+
+def held_out_of(spec: str) -> str | None:
+    """Return the spec of the test part of a data set whose training part `spec` is, if known."""
+    name, colon, split = spec.partition(":")
+    if name in ("folder", "tfds"):
+        start, last, split = spec.rpartition(":")
+        return f"{start}:test" if last and split == "train" else None
+    if "." in name or name in ("pairs", "halves", "unpaired") or (colon and split != "train"):
+        return None
+    return f"{name}:test"
+
+
+def held_out(settings: dict[str, Any], options: DataOptions = DataOptions()) -> AnyData:  # noqa: B008
+    """Open the held-out part of a run's data or, where none is known, the data themselves.
+
+    Args:
+        settings: of the run.
+        options: how images are read; as in the run if they are the default.
+
+    Raises:
+        InputError: if the data cannot be opened, such as an array that was given in Python.
+    """
+    if options == DataOptions():
+        options = DataOptions(**settings.get("data_options", {}))
+    spec = settings["data"]["name"]
+    try:
+        return open_data(held_out_of(spec) or spec, options)
+    except InputError as error:
+        raise InputError(f"the run's data cannot be opened ({error}): pass --data") from None
+
+
+def in_turn(num_classes: int, num: int) -> np.ndarray:
+    """Return labels 0, 1, ..., num_classes - 1, 0, ...: int32 [num]."""
+    return np.resize(np.arange(num_classes, dtype=np.int32), num)
+
+
+def repeated(condition: PyTree, times: int) -> PyTree:
+    """Return a condition whose every row stands `times` times in a row."""
+    return jax.tree.map(lambda leaf: jnp.repeat(jnp.asarray(leaf), times, axis=0), condition)

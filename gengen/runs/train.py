@@ -1,0 +1,290 @@
+"""Training a model in one call: `gengen.train`, and what `gengen train` runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from gengen import loop
+from gengen.compile import use_compilation_cache
+from gengen.contract import Task
+from gengen.data import AnyData, DataOptions, Dataset
+from gengen.data.sources import load_data
+from gengen.errors import InputError
+from gengen.runs import conditions, config, discover, pictures
+from gengen.runs.trained import Run
+from gengen.stages import Stage
+from gengen.training import distributed, run_dir
+from gengen.training.closed_form import fit_run
+from gengen.training.validation import NO_VALIDATION, Validation, split
+from gengen.types import Method, PyTree, data_of
+from gengen.xla import on_cpu
+
+DATA, STEPS = "mnist5k", 1000  # of a new run, if nothing else is asked
+CHUNK = 250  # held-out examples at a time
+
+
+def train(
+    model: Any,
+    data: Any = None,
+    *,
+    config: Any = None,
+    preset: str | None = None,
+    method: Method | Sequence[Stage] | None = None,
+    tx: optax.GradientTransformation | None = None,
+    net: Any = None,
+    steps: int | None = None,
+    out: str | Path | None = None,
+    seed: int | None = None,
+    resume: bool = False,
+    data_options: DataOptions = DataOptions(),  # noqa: B008  frozen
+    hold_out: float | None = None,
+    patience: int | None = None,
+    validate_every: int | None = None,
+    log_every: int | None = None,
+    save_every: int | None = None,
+    preview_every: int | None = None,
+    engine: loop.Engine | Mapping[str, Any] | None = None,
+) -> Run:
+    """Train a model, and return it as `gengen.load` does.
+
+    Args:
+        model: a name of `gengen list`, a module, a file ("./my_model.py"), a dotted name, or a
+            Config, which stands for its module.
+        data: a name ("mnist5k", "folder:PATH", ...: see `load_data`), a `Dataset`, or an array;
+            None: as before a resume, or "mnist5k".
+        config: a Config, or fields to set as a dict; None: the default for these data.
+        preset: what the Config starts from: "quick", "paper"; None: the default for the device.
+        method: what is trained, instead of `module.method(cfg)` or `module.stages(cfg)`: such as a
+            game with other losses.
+        tx: an optimiser instead of the Config's.
+        net: a network instead of the Config's, for models that take one.
+        steps: train steps in all; None: as before a resume, or 1,000.
+        out: run directory, new; None: runs/MODEL-DATA.
+        seed: of data order, initial parameters and noise; None: as before, or 0.
+        resume: continue the run in `out`.
+        data_options: how images are read.
+        hold_out: share of the data that is held out for validation by -log_prob.
+        patience: validations without a lower loss after which training ends.
+        validate_every: steps between validations; None: steps / 50.
+        log_every: steps between lines of metrics.jsonl.
+        save_every: steps between checkpoints.
+        preview_every: steps between pictures.
+        engine: a `loop.Engine`, or some of its fields, those that are None being as before.
+
+    Returns:
+        The trained model: the last state, or with `hold_out` the best.
+
+    Raises:
+        InputError: for settings that cannot work; nothing is written then.
+        loop.Interrupted: after SIGINT or SIGTERM, once a checkpoint is saved.
+        loop.Diverged: when a logged metric is not finite.
+
+    Example:
+        >>> run = gengen.train("gmm", data="mouse", config={"num_components": 4}, out="runs/mouse")
+        >>> run.sample(3).shape
+        (3, 2)
+    """
+    module = discover.module(model)
+    if isinstance(model, module.Config):
+        config = model if config is None else config
+    out = Path(out) if out is not None else default_out(module, data)
+    old = _before(module, out) if resume else {}
+    options = data_options if data_options != DataOptions() or not old else _options(old)
+    opened = load_data(_first(data, old.get("data", {}).get("name"), DATA), options=options)
+    total: int = _first(steps, old.get("steps"), STEPS)
+    seed = int(_first(seed, old.get("seed"), 0))
+    cfg = _config(module, opened, config, preset, total, old)
+    use_compilation_cache()
+    how = _validation(hold_out, validate_every, patience, total, old)
+    about = _settings(module, cfg, options, how, net, old)
+    spec = opened
+    if how:
+        opened, validation = _hold_out(opened, module, cfg, net, **how)
+    else:
+        validation = NO_VALIDATION
+    preview = pictures.preview(module, cfg, _examples(spec, cfg, options), net)
+    if hasattr(module, "fit") and method is None:
+        if resume:
+            raise InputError(f"{discover.name_of(module)} is fitted at once: nothing to resume")
+        if how:
+            raise InputError(f"--hold-out: {discover.name_of(module)} is fitted at once; score "
+                             "held-out data with gengen evaluate")  # fmt: skip
+        variables = fit_run(
+            module, cfg, opened, out=out, settings=about, seed=seed, preview=preview
+        )
+        return Run(module, cfg, variables, run_dir.read(out), out, net)
+    state = loop.run(
+        _method(module, cfg, tx, net) if method is None else method,
+        opened,
+        out=out,
+        steps=total,
+        batch_size=cfg.batch_size,
+        seed=seed,
+        settings=about,
+        resume=resume,
+        preview=preview,
+        log_every=log_every,
+        save_every=save_every,
+        preview_every=preview_every,
+        validation=validation,
+        engine=_engine(engine, old.get("engine", {})),
+    )
+    return Run(module, cfg, _variables(state), run_dir.read(out), out, net)
+
+
+def default_out(module: ModuleType, data: Any) -> Path:
+    """Return the run directory of a run for which none is given: runs/MODEL-DATA."""
+    name = Path(discover.name_of(module)).stem.rpartition(".")[2]
+    spec = getattr(data, "name", "array") if not isinstance(data, str | None) else data or DATA
+    return Path("runs") / f"{name}-{Path(spec).stem}"
+
+
+def _before(module: ModuleType, out: Path) -> dict[str, Any]:
+    """Return the settings of the run that is continued, brought to the present schema."""
+    stored = run_dir.read(out).get("model")
+    name = discover.name_of(module)
+    if stored is not None and stored != name:
+        raise InputError(f"the run is of {stored}, not of {name}")
+    if distributed.is_main():
+        config.migrate(out, module)
+    distributed.wait_for_all("migrate")
+    return run_dir.read(out)
+
+
+def _options(old: dict[str, Any]) -> DataOptions:
+    """Return how the run that is continued read its images."""
+    return config.from_json(DataOptions, old.get("data_options", {}))
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
+
+
+def _config(
+    module: ModuleType, data: AnyData, given: Any, preset: str | None, steps: int,
+    old: dict[str, Any],
+) -> Any:  # fmt: skip
+    """Return the Config: that of the run that is continued, or the default; then what is set."""
+    if given is not None and not isinstance(given, Mapping | tuple):
+        cfg = given
+    else:
+        if old:
+            cfg = config.from_json(module.Config, old["config"])
+        else:
+            classes = config.num_classes(data)
+            task = Task(tuple(data.shape), classes, steps, accelerator=not on_cpu())
+            cfg = config.initial(module, task, preset)
+        if isinstance(given, tuple):  # of the command line: ("T=100", ...)
+            cfg = config.configure(cfg, given)
+        elif given:
+            cfg = config.with_fields(cfg, given)
+    config.check_classes(cfg, data)
+    return cfg
+
+
+def _settings(
+    module: ModuleType, cfg: Any, options: DataOptions, how: dict, net: Any, old: dict[str, Any]
+) -> dict[str, Any]:
+    about = config.describe(module, cfg, old.get("config"))
+    about |= {"data_options": dataclasses.asdict(options)}
+    about |= {"validation": how} if how else {}
+    return about | ({"net": type(net).__name__} if net is not None else {})
+
+
+def _method(module: ModuleType, cfg: Any, tx: Any, net: Any) -> Method | Sequence[Stage]:
+    given = {name: value for name, value in (("tx", tx), ("net", net)) if value is not None}
+    return (module.stages if hasattr(module, "stages") else module.method)(cfg, **given)
+
+
+def _variables(state: Any) -> PyTree:
+    if isinstance(state, dict):
+        return {name: each.variables for name, each in state.items()}
+    return state.variables
+
+
+def _engine(given: Any, old: dict[str, Any]) -> loop.Engine:
+    """Return the engine: what is not given is as before a resume."""
+    if isinstance(given, loop.Engine):
+        return given
+    asked = {name: value for name, value in (given or {}).items() if value is not None}
+    return loop.Engine(**{**old, **asked})
+
+
+# --- validation ----------------------------------------------------------------------------------
+
+
+def _validation(
+    share: float | None, every: int | None, patience: int | None, steps: int, old: dict[str, Any]
+) -> dict[str, Any]:
+    """Return how the run is validated: {} if not at all."""
+    before = old.get("validation", {})
+    share = _first(share, before.get("hold_out"), 0.0)
+    if not share:
+        if patience or every:
+            raise InputError("--patience and --validate-every need --hold-out, such as 0.1")
+        return {}
+    every = _first(every, before.get("every"), max(1, steps // 50))
+    return {"hold_out": share, "every": every, "patience": _first(patience, before.get("patience"))}
+
+
+def _hold_out(
+    data: AnyData,
+    module: ModuleType,
+    cfg: Any,
+    net: Any,
+    hold_out: float,
+    every: int,
+    patience: int | None,
+) -> tuple[Dataset, Validation]:
+    """Return what is trained on, and how it is validated on the rest."""
+    if not isinstance(data, Dataset):
+        raise InputError("--hold-out splits data in memory: these are streamed")
+    data, rest = split(data, hold_out)
+    return data, Validation(nats(module, cfg, rest, net), every, patience)
+
+
+def nats(module: ModuleType, cfg: Any, data: Dataset, net: Any = None):
+    """Return the mean of -log_prob over data, nats per example, as a `Validation.loss`.
+
+    Each example is conditioned on its own label or image, where the model is conditioned.
+
+    Raises:
+        InputError: for a model that has no `log_prob`.
+    """
+    if not hasattr(module, "log_prob"):
+        raise InputError(f"{discover.name_of(module)} has no log_prob to validate by")
+    own = {} if net is None else {"net": net}
+
+    def loss(variables: PyTree, key: Any) -> float:
+        total = 0.0
+        for start in range(0, len(data), CHUNK):
+            batch = conditions.examples(data, np.arange(start, min(start + CHUNK, len(data))))
+            one = jax.random.fold_in(key, start)
+            condition = module.condition_of(cfg, batch)
+            log_p = module.log_prob(cfg, variables, data_of(batch), one, condition=condition, **own)
+            total -= float(np.asarray(log_p, np.float64).sum())
+        return total / len(data)
+
+    return loss
+
+
+def _examples(data: AnyData, cfg: Any, options: DataOptions):
+    """Return examples for previews: held out where the data have such a part that fits."""
+    num = max(pictures.ROWS, pictures.PAIRS)
+    spec = conditions.held_out_of(data.name)
+    if spec is not None and spec != data.name:
+        try:
+            other = load_data(spec, options=options)
+            if tuple(other.shape) == tuple(data.shape):
+                return conditions.some(other, num)
+        except InputError:
+            pass  # no such part: examples of the data themselves
+    return conditions.some(data, num)
