@@ -92,9 +92,9 @@ from vae_fashion import binarised
 
 from gengen import loop
 from gengen.autoregressive import fvsbn, made, nade, pixelcnn, pixelrnn
-from gengen.cli.train import settings
 from gengen.data import Dataset, load, to_batch
 from gengen.metrics.likelihood import importance_weighted
+from gengen.runs.config import describe as settings
 from gengen.training import run_dir
 from gengen.training.validation import Validation, split
 from gengen.vae import vae

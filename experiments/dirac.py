@@ -39,9 +39,9 @@ from recipe import Args, directory, finish, run
 from record import ROOT
 
 from gengen import loop
-from gengen.cli.train import settings
 from gengen.data import Dataset
 from gengen.gan import dirac
+from gengen.runs.config import describe as settings
 
 NAME = "dirac"
 ORDERS = {"simultaneous": False, "alternating": True}

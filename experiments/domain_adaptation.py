@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from recipe import Args, directory, finish, run
@@ -42,7 +44,8 @@ def main(args: Args) -> None:
 
     deep = stacked.Config(shape=(8, 8, 1), widths=(200,), activation="relu", nu=0.5, classes=0)
     out, layers = directory(args, NAME), stacked.stages(deep)[:-1]
-    states = fit(stacked, deep, both, out, args, layers)
+    learnt = fit(stacked, deep, both, out, args, layers).variables
+    states: Any = {name: SimpleNamespace(params=each["params"]) for name, each in learnt.items()}
     closed = marginalized.fit(floats(both.arrays["image"]), marginalized.Config(layers=3))
 
     def codes(images: np.ndarray) -> np.ndarray:

@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 from recipe import Args, directory, finish, run
 
-from gengen.cli.train import settings
 from gengen.data import load
 from gengen.data.toy import MOUSE_CLASSES
 from gengen.density import gmm
+from gengen.runs.config import describe as settings
 from gengen.training.closed_form import fit_run
 from gengen.viz.latent import COLOURS
 

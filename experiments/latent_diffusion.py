@@ -71,8 +71,7 @@ def main(args: Settings) -> None:
         sampler="ddim", sample_steps=args.evaluations, eta=1.0,
         code=(4, 4, 8), codec_channels=(32, 64, 64), channels=(64,), blocks=(4,),
     )  # fmt: skip
-    states = train(latent, cfg, data, out, args, latent.stages(cfg))
-    variables = {stage: state.variables for stage, state in states.items()}
+    variables = train(latent, cfg, data, out, args).variables
     pixel_cfg, pixel_variables = pixels(args, data, out)
 
     def of_latent(key: jax.Array, num: int) -> jax.Array:

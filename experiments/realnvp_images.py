@@ -32,11 +32,12 @@ import jax
 import numpy as np
 from recipe import Args, directory, draw, finish, images, in_parts, rows_of, run, scores
 
-from gengen import loop
-from gengen.cli.train import preview, settings
+import gengen
 from gengen.data import load
 from gengen.flow import realnvp
-from gengen.training.validation import Validation, nats, split
+from gengen.training.checkpoint import steps_in
+from gengen.training.validation import FOLDER as BEST
+from gengen.training.validation import split
 
 LOOKS = 8  # u's
 
@@ -57,14 +58,12 @@ def main(args: Settings) -> None:
     """Train with an eye on validation images; score the held-out ones."""
     name = f"realnvp_{args.data}"
     train, test = load(args.data), load(f"{args.data}:test")
-    kept, rest = split(train, 0.1)
     cfg, out = realnvp.Config(shape=train.shape, couplings=2), directory(args, name)
-    state = loop.run(
-        realnvp.method(cfg), kept, out=out, steps=args.steps, batch_size=cfg.batch_size,
-        seed=args.seed, settings=settings(realnvp, cfg), preview=preview(realnvp, cfg),
-        validation=Validation(nats(realnvp, cfg, rest), args.steps // 20, args.patience),
+    trained = gengen.train(
+        realnvp, train, config=cfg, steps=args.steps, out=out, seed=args.seed, hold_out=0.1,
+        validate_every=max(1, args.steps // 20), patience=args.patience,
     )  # fmt: skip
-    variables, keys = state.variables, jax.random.split(jax.random.key(args.seed + 2), LOOKS)
+    variables, keys = trained.variables, jax.random.split(jax.random.key(args.seed + 2), LOOKS)
 
     def bits(x: np.ndarray) -> np.ndarray:
         parts = [
@@ -82,8 +81,8 @@ def main(args: Settings) -> None:
     metrics = {
         f"bits/dim, {len(x)} held-out images": {"value": found.mean()},
         "its standard error": {"value": found.std(ddof=1) / np.sqrt(len(x))},
-        "bits/dim, training images": {"value": bits(images(kept, 500)).mean()},
-        "best step": {"value": int(state.step)},
+        "bits/dim, training images": {"value": bits(images(split(train, 0.1)[0], 500)).mean()},
+        "best step": {"value": max(steps_in(out / BEST))},
         "largest error of logits, there and back, in 1e-6": {
             "value": 1e6 * np.abs(back - logits).max()
         },

@@ -17,12 +17,13 @@ import numpy as np
 import tyro
 from record import ROOT, record
 
+import gengen
 from gengen import loop
-from gengen.cli.train import preview, settings
 from gengen.compile import use_compilation_cache
 from gengen.data import AnyData, Dataset, load, to_batch, to_uint8
 from gengen.metrics import extractors
 from gengen.runs import evaluation, trained
+from gengen.runs.trained import Run
 from gengen.stages import Stage
 from gengen.training import run_dir
 from gengen.training.report import write_report
@@ -108,7 +109,7 @@ def train(
     out: Path,
     args: Args,
     model: Method | Sequence[Stage] | None = None,
-) -> Any:
+) -> Run:
     """Train a model for `args.steps` steps, or so many of each stage, in the run directory `out`.
 
     Args:
@@ -120,15 +121,12 @@ def train(
         model: the module's method; or another of its methods, or its stages.
 
     Returns:
-        Its last state; of stages, a dict of them by name.
+        The trained model.
     """
-    if model is None:
-        model = module.method(cfg)
-    assert model is not None
-    steps = args.steps * (1 if isinstance(model, Method) else len(model))
-    return loop.run(
-        model, data, out=out, steps=steps, batch_size=cfg.batch_size, seed=args.seed,
-        settings=settings(module, cfg), preview=preview(module, cfg),
+    stages = model if model is not None else getattr(module, "stages", lambda cfg: ())(cfg)
+    steps = args.steps * (1 if isinstance(stages, Method) or not stages else len(stages))
+    return gengen.train(
+        module, data, config=cfg, method=model, steps=steps, out=out, seed=args.seed,
         preview_every=max(1, steps // 5),
     )  # fmt: skip
 

@@ -38,7 +38,7 @@ def main(args: Settings) -> None:
     cfg = stacked.Config(nu=0.25, labelled=args.labels)
     out, stages = directory(args, NAME), stacked.stages(cfg)
     layers = fit(stacked, cfg, train, out, args, stages)
-    pretrained = {name: state.variables for name, state in layers.items()}
+    pretrained = layers.variables
     longer = dataclasses.replace(args, steps=args.steps * len(stages))
     few = stacked.first(cfg, train)
     alone = fit(stacked, cfg, few, out / "from_random", longer, stacked.finetune_method(cfg))

@@ -58,8 +58,7 @@ def main(args: Settings) -> None:
     name = f"vqvae_prior_{args.data}"
     cfg = vqvae_prior.Config(classes=10)
     out, key = directory(args, name), jax.random.key(args.seed + 1)
-    states = fit(vqvae_prior, cfg, train, out, args, vqvae_prior.stages(cfg))
-    variables = {name: state.variables for name, state in states.items()}
+    variables = fit(vqvae_prior, cfg, train, out, args).variables
     codec = variables["codec"]
 
     x, y = images(test, args.samples), test.arrays["label"][: args.samples]

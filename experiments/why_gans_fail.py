@@ -75,7 +75,6 @@ from recipe import Args, directory, finish, run, table
 from scipy.stats import norm
 
 from gengen import divergences, loop
-from gengen.cli.train import settings
 from gengen.data import Dataset
 from gengen.gan import gan, players
 from gengen.gan.game import (
@@ -88,6 +87,7 @@ from gengen.gan.game import (
     show,
 )
 from gengen.gan.regularization import instance_noise
+from gengen.runs.config import describe as settings
 from gengen.steps import method as close
 from gengen.steps import player
 from gengen.types import Array, Method

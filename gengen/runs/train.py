@@ -24,7 +24,7 @@ from gengen.stages import Stage
 from gengen.training import distributed, run_dir
 from gengen.training.closed_form import fit_run
 from gengen.training.validation import NO_VALIDATION, Validation, split
-from gengen.types import Method, PyTree, data_of
+from gengen.types import Batch, Method, PyTree, data_of
 from gengen.xla import on_cpu
 
 DATA, STEPS = "mnist5k", 1000  # of a new run, if nothing else is asked
@@ -110,7 +110,9 @@ def train(
         opened, validation = _hold_out(opened, module, cfg, net, **how)
     else:
         validation = NO_VALIDATION
-    preview = pictures.preview(module, cfg, _examples(spec, cfg, options), net)
+    preview = None
+    if method is None or (isinstance(method, Method) and hasattr(module, "method")):
+        preview = pictures.preview(module, cfg, _examples(spec, options), net)
     if hasattr(module, "fit") and method is None:
         if resume:
             raise InputError(f"{discover.name_of(module)} is fitted at once: nothing to resume")
@@ -276,7 +278,7 @@ def nats(module: ModuleType, cfg: Any, data: Dataset, net: Any = None):
     return loss
 
 
-def _examples(data: AnyData, cfg: Any, options: DataOptions):
+def _examples(data: AnyData, options: DataOptions) -> Batch:
     """Return examples for previews: held out where the data have such a part that fits."""
     num = max(pictures.ROWS, pictures.PAIRS)
     spec = conditions.held_out_of(data.name)
