@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gengen.rng import AXIS
+from gengen.steps import mean_metrics
 from gengen.types import InputError, Key, Metrics, PyTree, TrainState
 from gengen.xla import compiler_options, on_cpu, scan
 
@@ -101,7 +101,7 @@ def _repeated(step: Callable, inner: int) -> Callable:
     def many(key: Key, state: TrainState, batches: PyTree, *shared: Any):
         body = lambda state, batch: step(key, state, batch, *shared)  # noqa: E731
         state, metrics = scan(body, state, batches, inner)
-        return state, jax.tree.map(lambda m: jnp.mean(m, 0), metrics)
+        return state, mean_metrics(metrics)
 
     return many
 

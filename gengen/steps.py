@@ -32,12 +32,12 @@ from gengen.optim import mean_over_replicas
 from gengen.types import Array, Batch, InputError, Key, Method, Metrics, PyTree, TrainState
 from gengen.xla import jit_once, scan
 
-# What `accumulate` and `skip_nonfinite` ask of every `descent` while a method is traced: the number
-# of parts of a batch, and how many skipped steps in a row are borne (0: none is skipped).
+# In how many parts of a batch every `descent` takes its gradient: see `accumulate`.
 _parts: ContextVar[int] = ContextVar("parts", default=1)
-_patience: ContextVar[int] = ContextVar("patience", default=0)
+# Whether the optimiser is compiled apart from the gradient and the sum: see `_update_apart`.
+_apart: ContextVar[bool] = ContextVar("apart", default=False)
 
-OWN = ("loss", "gradient_norm", "learning_rate", "skipped")  # metrics that each player has
+OWN = ("loss", "gradient_norm", "learning_rate")  # metrics that each player has
 
 Loss = Callable[[PyTree, PyTree, Key, Batch], tuple[Array, tuple[Metrics, PyTree]]]
 
@@ -62,23 +62,15 @@ def descent(loss: Loss, tx: optax.GradientTransformation) -> Step:
     """
 
     def init(state: TrainState) -> TrainState:
-        return state.replace(opt_state=_guarded(tx).init(state.params))
+        return state.replace(opt_state=tx.init(state.params))
 
     def update(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         # grad first, then the mean: grad(pmean(loss)) is not averaged under pmap.
         found = mean_over_replicas(_gradient(loss, state.params, state.mutables, key, batch))
         grads, mutables, metrics = found
-        if _patience.get():  # a loss can be NaN where its gradient is not
-            finite = jnp.isfinite(metrics["loss"])
-            grads = jax.tree.map(lambda g: jnp.where(finite, g, jnp.nan), grads)
-        guarded = _guarded(tx)
-        updates, opt_state = guarded.update(grads, state.opt_state, state.params)
+        change = _update_apart(tx, state.step) if _apart.get() else tx.update
+        updates, opt_state = change(grads, state.opt_state, state.params)
         metrics |= {"gradient_norm": optax.tree.norm(grads), **_learning_rate(opt_state)}
-        if isinstance(opt_state, optax.ApplyIfFiniteState):
-            finite = opt_state.last_finite
-            mutables = _choose(finite, mutables, state.mutables)
-            metrics = _choose(finite, metrics, jax.tree.map(jnp.zeros_like, metrics))
-            metrics["skipped"] = 1.0 - finite
         params = optax.apply_updates(state.params, updates)
         return state.replace(params=params, opt_state=opt_state, mutables=mutables), metrics
 
@@ -125,12 +117,19 @@ def _strided_parts(x: Any, n: int) -> Array:
     return jnp.swapaxes(jnp.reshape(x, (-1, n, *x.shape[1:])), 0, 1)
 
 
-def _guarded(tx: optax.GradientTransformation) -> optax.GradientTransformation:
-    return optax.apply_if_finite(tx, _patience.get()) if _patience.get() else tx
+def _update_apart(tx: optax.GradientTransformation, step: Array) -> Callable:
+    """Return `tx.update`, compiled as a branch: apart from the gradient and from the new sum.
 
+    Steps that may be skipped were always compiled so, and rounding depends on it: runs of earlier
+    versions resume bit for bit.
+    """
 
-def _choose(condition: Array, yes: PyTree, no: PyTree) -> PyTree:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+    def update(grads: PyTree, opt_state: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
+        taken = lambda: tx.update(grads, opt_state, params)  # noqa: E731
+        other = lambda: (optax.tree.zeros_like(grads), opt_state)  # noqa: E731
+        return jax.lax.cond(step >= 0, taken, other)  # always taken, which XLA cannot know
+
+    return update
 
 
 def _learning_rate(opt_state: PyTree) -> Metrics:
@@ -272,19 +271,73 @@ def accumulate(method: Method, n: int) -> Method:
     return while_traced(method, lambda: _set(_parts, n))
 
 
-def skip_nonfinite(method: Method, in_a_row: int = 100) -> Method:
-    """Leave out steps whose loss or gradient is NaN or infinite (`optax.apply_if_finite`).
+class Skipping(NamedTuple):
+    """Optimiser state of a method that skips steps.
 
-    Parameters, optimiser and mutables stay as they were. `skipped` among the metrics is the share
-    of steps left out; the other metrics count such a step as 0.
+    Attributes:
+        inner: the method's own optimiser state.
+        in_a_row: steps skipped since the last one that was applied, int32 [].
+    """
+
+    inner: PyTree
+    in_a_row: Array
+
+
+def skip_nonfinite(method: Method, in_a_row: int = 100) -> Method:
+    """Skip steps that are not finite.
+
+    A step is skipped if its loss, a gradient norm, or a number of the state that was finite before
+    becomes NaN or infinite. The state stays as it was, but for `step`. The metric `skipped` is 1
+    then; means over several steps leave the other metrics of skipped steps out.
 
     Args:
         method: what is trained.
-        in_a_row: after so many, the next is applied as it is, and training diverges openly.
+        in_a_row: after this many skipped steps the next one is applied as it is, and training
+            diverges visibly.
     """
     if in_a_row < 1:
-        raise InputError(f"in_a_row = {in_a_row}, but at least 1 step may be skipped")
-    return while_traced(method, lambda: _set(_patience, in_a_row))
+        raise InputError(f"in_a_row = {in_a_row}; it must be at least 1")
+
+    traced = while_traced(method, lambda: _set(_apart, True))
+
+    def init(key: Key, batch: Batch) -> TrainState:
+        state = method.init(key, batch)
+        return state.replace(opt_state=Skipping(state.opt_state, jnp.int32(0)))
+
+    def train_step(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        skipping = state.opt_state
+        old = state.replace(opt_state=skipping.inner)
+        new, metrics = traced.train_step(key, old, batch)
+        is_finite = _stays_finite(old, new, metrics)
+        # All replicas have the same state, so all must decide alike.
+        is_finite = mean_over_replicas(jnp.float32(is_finite)) == 1
+        is_applied = is_finite | (skipping.in_a_row >= in_a_row)
+        kept = jax.tree.map(lambda a, b: jnp.where(is_applied, a, b), new, old)
+        count = jnp.where(is_finite, 0, skipping.in_a_row + 1)
+        state = kept.replace(step=new.step, opt_state=Skipping(kept.opt_state, count))
+        return state, metrics | {"skipped": 1.0 - is_applied}
+
+    return method._replace(init=init, train_step=train_step)
+
+
+def _stays_finite(old: TrainState, new: TrainState, metrics: Metrics) -> Array:
+    """Return whether a step made nothing NaN or infinite that was finite before, bool []."""
+    names = ("loss", "gradient_norm")  # and those of the players of a game: "critic_loss"
+    found = [jnp.isfinite(value) for name, value in metrics.items() if name.endswith(names)]
+    for a, b in zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True):
+        if jnp.issubdtype(jnp.result_type(b), jnp.inexact):
+            found.append(jnp.all(jnp.isfinite(b) | ~jnp.isfinite(a)))
+    return jnp.all(jnp.stack(found))
+
+
+def mean_metrics(metrics: Metrics) -> Metrics:
+    """Return the means of metrics [n] over n steps; over those not skipped, if any was applied."""
+    if "skipped" not in metrics:
+        return jax.tree.map(lambda m: jnp.mean(m, 0), metrics)
+    applied = 1.0 - metrics["skipped"]
+    count = jnp.maximum(applied.sum(), 1.0)
+    means = {k: jnp.where(applied > 0, m, 0).sum() / count for k, m in metrics.items()}
+    return means | {"skipped": metrics["skipped"].mean()}
 
 
 def while_traced(method: Method, entered: Callable[[], Any]) -> Method:
@@ -303,7 +356,7 @@ def while_traced(method: Method, entered: Callable[[], Any]) -> Method:
 
 
 @contextmanager
-def _set(variable: ContextVar[int], value: int) -> Iterator[None]:
+def _set(variable: ContextVar, value: int) -> Iterator[None]:
     token = variable.set(value)
     try:
         yield

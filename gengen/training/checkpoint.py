@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from gengen.training import distributed
+from gengen.training import distributed, former
 from gengen.types import InputError, PyTree, TrainState
 
 MANIFEST = "MANIFEST.json"
@@ -182,8 +182,10 @@ def restore(
 def _read(path: Path, like: TrainState) -> TrainState:
     target = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), like)
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+        place = path / "default"
+        target, convert = former.layout(target, reader.metadata(place).item_metadata.tree)
         try:
-            state = reader.restore(path / "default", args=ocp.args.StandardRestore(target))
+            state = reader.restore(place, args=ocp.args.StandardRestore(target))
         except (ValueError, KeyError) as error:
             line = str(error).strip().splitlines()[0]
             raise InputError(f"{path} is a checkpoint of another model: {line}") from error
@@ -197,7 +199,7 @@ def _read(path: Path, like: TrainState) -> TrainState:
                 f"{path} is a checkpoint of another model: {name} is "
                 f"{got.dtype}{got.shape}, not {want.dtype}{want.shape}"
             )
-    return jax.tree.map(jnp.array, state)
+    return jax.tree.map(jnp.array, convert(state))
 
 
 def write_manifest(path: Path) -> None:
