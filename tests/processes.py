@@ -17,9 +17,9 @@ COMPILE_QUICKLY = " ".join(
 )
 
 ROOT = Path(__file__).parents[1]
-SMALL_DDPM = ("patch=2", "channels=8", "blocks=1", "groups=4", "T=10", "batch_size=8")
-SMALL_WGAN = ("widths=8,8", "latent=2", "m=8")
-VECTOR_DDPM = ("width=16", "T=10", "batch_size=8")
+SMALL_DDPM = ("patch=2", "channels=8", "num_blocks=1", "num_groups=4", "T=10", "batch_size=8")
+SMALL_WGAN = ("hidden=8,8", "latent_dim=2", "critic_batch_size=8")
+VECTOR_DDPM = ("hidden_dim=16", "T=10", "batch_size=8")
 
 
 def as_users() -> dict[str, str]:
@@ -101,6 +101,6 @@ def assert_same_checkpoint(a, b):
 
 def logged(run):
     """What `metrics.jsonl` says, times aside."""
-    times = ("seconds", "examples_per_s", "host_wait")
+    times = ("seconds", "preview_seconds", "examples_per_s", "host_wait")
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if k not in times} for line in lines]

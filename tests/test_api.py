@@ -1,4 +1,4 @@
-"""The short Python API: train, load, sample, log_prob, evaluate; own models, networks and losses."""
+"""The short Python API: train, load, sample, log_prob, evaluate; own models, networks, losses."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ import optax
 import pytest
 
 import gengen
-from gengen.data import Dataset
+from gengen.data import Dataset, load
 from gengen.density import gmm
 from gengen.diffusion import ddpm
 from gengen.errors import InputError
@@ -71,7 +71,7 @@ def test_train_load_sample_log_prob_evaluate(tmp_path):
     again = gengen.load(out)
     np.testing.assert_array_equal(again.sample(5, seed=0), images)
     assert not np.array_equal(again.sample(5, seed=1), images)
-    x = gengen.load_data("digits:test").arrays["image"][:4]  # uint8, or floats in [-1, 1]
+    x = load("digits:test").arrays["image"][:4]  # uint8, or floats in [-1, 1]
     nats = again.log_prob(x)
     assert nats.shape == (4,) and np.all(np.isfinite(nats))
     np.testing.assert_allclose(again.log_prob(x / 127.5 - 1.0), nats, rtol=1e-5)

@@ -191,7 +191,7 @@ def test_a_field_given_under_its_earlier_name_counts():
         RENAMED = {"latent": "latent_dim", "seed": None}
         latent_dim: int = 3
 
-    assert Config(latent=5, seed=1) == Config(latent_dim=5)
+    assert Config(**{"latent": 5, "seed": 1}) == Config(latent_dim=5)
     assert dataclasses.replace(Config(), latent=7).latent_dim == 7
     assert config.configure(Config(), ("latent=9",)).latent_dim == 9
     with pytest.raises(InputError, match="no longer exists"):

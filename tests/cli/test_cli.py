@@ -152,7 +152,10 @@ def a_run(tmp_path_factory):
         ("train ddpm --data digits --set T", "FIELD=VALUE"),
         ("train ddpm --data digits --steps -1", "steps = -1"),
         ("train ddpm --data digits --out {run}", "pass --resume"),
-        ("train wgan --out {run} --steps 3 --resume --set c=0.5", "c was 0.01, now 0.5"),
+        (
+            "train wgan --out {run} --steps 3 --resume --set weight_clip=0.5",
+            "weight_clip was 0.01, now 0.5",
+        ),
         ("train wgan --out {run} --steps 3 --resume --seed 4", "seed was 0, now 4"),
         ("train wgan --out {run} --resume --data grid25", "data.name"),
         ("train ddpm --out {run} --resume", "the run is of wgan, not of ddpm"),
@@ -202,8 +205,8 @@ def test_unknown_words_exit_with_2(capsys):
 
 
 def test_config_round_trips_through_json():
-    cfg = configure(ddpm.Config(), ("channels=8,16", "sample_steps=5", "clip=False"))
-    assert cfg.channels == (8, 16) and cfg.sample_steps == 5 and cfg.clip is False
+    cfg = configure(ddpm.Config(), ("channels=8,16", "sample_steps=5", "clip_denoised=False"))
+    assert cfg.channels == (8, 16) and cfg.sample_steps == 5 and cfg.clip_denoised is False
     values = json.loads(json.dumps(cfg.__dict__))
     assert from_json(ddpm.Config, values) == cfg
     with pytest.raises(ValueError, match="heads_and_tails"):
@@ -234,7 +237,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
         ("ddpm", "digits", settings(SMALL_DDPM)),
         ("wgan", "grid25", settings(SMALL_WGAN)),
         ("ddpm", "folder:images", [*settings(SMALL_DDPM), "--stream", "True", "--workers", "1"]),
-        ("stacked", "digits", settings(("widths=16,8", "batch_size=16"))),
+        ("stacked", "digits", settings(("hidden=16,8", "batch_size=16"))),
     ],
     ids=["ddpm", "wgan", "streamed", "staged"],
 )

@@ -28,7 +28,7 @@ def evaluate(capsys, *words):
 def test_a_run_of_points_against_its_own_data(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train = ["train", "wgan", "--data", "grid25", "--out", "run", "--steps", "2"]
-    assert main([*train, *settings(("widths=8,8", "latent=2", "m=8"))]) == 0
+    assert main([*train, *settings(("hidden=8,8", "latent_dim=2", "critic_batch_size=8"))]) == 0
     about, scores = evaluate(capsys, "run", "--metrics", "modes,fid,kid,sw,prdc", "--num", 300)
     assert about["real"].startswith("grid25") and about["extractor"] == "identity"
     assert scores["modes found"]["value"] < scores["modes found"]["floor"] == 25

@@ -11,20 +11,20 @@ from gengen.cli import main
 from gengen.data import batch_indices, load, to_batch
 from gengen.gan import cgan
 from gengen.runs import trained
-from gengen.vae import cvae, vae
 from gengen.viz import latent
 from tests.processes import settings
 
 SMALL = {
-    "vae": ("channels=4,8", "widths=8", "code=2"),
-    "autoencoder": ("channels=4,8", "code="),
-    "adversarial": ("widths=8", "critic=8", "prior=petals"),
-    "vqvae": ("channels=4,8", "K=8", "D=4"),
-    "stacked": ("widths=6",),
+    "vae": ("channels=4,8", "hidden=8", "latent_shape=2"),
+    "cvae": ("channels=4,8", "hidden=8", "latent_shape=2"),
+    "autoencoder": ("channels=4,8", "latent_shape="),
+    "adversarial": ("hidden=8", "discriminator_hidden=8", "prior=petals", "latent_dim=2"),
+    "vqvae": ("channels=4,8", "codebook_size=8", "code_dim=4"),
+    "stacked": ("hidden=6",),
     "marginalized": (),
-    "ppca": ("k=2",),
-    "gmm": ("K=2",),
-    "cgan": ("channels=", "widths=8", "latent=4"),
+    "ppca": ("latent_dim=2",),
+    "gmm": ("num_components=2",),
+    "cgan": ("channels=", "hidden=8", "latent_dim=4"),
 }
 FITTED = ("marginalized", "ppca", "gmm")
 
@@ -150,7 +150,7 @@ def test_a_manifold_lies_at_percentiles_of_the_prior_or_of_the_codes(model, runs
     elif model == "vae":  # N(0, I): percentiles of 10,000 draws have errors of up to 0.04
         z = np.random.default_rng(0).normal(size=(10**6, 2))
     else:
-        z = np.asarray(m.module.draw_prior(m.cfg, jax.random.key(0), 10_000))
+        z = np.asarray(m.module.sample_prior(m.cfg, jax.random.key(0), 10_000))
     low, middle, high = np.quantile(z, [0.01, 0.5, 0.99], axis=0)
     for row, column, code in (
         (0, 0, (low[0], high[1])), (1, 1, middle), (2, 2, (high[0], low[1]))
@@ -184,7 +184,7 @@ def test_codes_as_points(view, runs, tmp_path, capsys, monkeypatch):
 
 
 def test_vectors_are_points_and_other_data_can_be_given(runs, tmp_path, capsys):
-    run = runs("autoencoder", "mouse", ("code=1",))
+    run = runs("autoencoder", "mouse", ("latent_shape=1",))
     picture, said = draw(tmp_path, capsys, run, "--reconstruct")
     assert "50 examples of mouse:test" in said and picture.shape[2] == 3
     _, said = draw(tmp_path, capsys, run, "--embed", "pca", "--data", "moons", "--num", 30)
@@ -208,9 +208,9 @@ def test_classes_are_asked_for_in_turn(runs, tmp_path, capsys, monkeypatch):
 def spy(sample, asked):
     """`sample`, keeping the classes of each call."""
 
-    def call(cfg, variables, key, num, y=None):
-        asked.append(y)
-        return sample(cfg, variables, key, num, y)
+    def call(cfg, variables, key, num, *, condition=None):
+        asked.append(condition)
+        return sample(cfg, variables, key, num, condition=condition)
 
     return call
 
@@ -224,11 +224,12 @@ def spy(sample, asked):
         ("vae", "--data digits", "say how"),
         ("vae", "--reconstruct --data mnist5k", "Config.shape"),
         ("vae", "--reconstruct --data minst5k", "did you mean 'mnist5k'"),
-        ("marginalized", "--reconstruct", "marginalized has no encode"),
+        ("marginalized", "--embed pca", "marginalized has no encode"),
         ("gmm", "--embed pca", "gmm has no encode"),
         ("stacked", "--manifold", "codes in the plane"),
-        ("autoencoder", "", "autoencoder does not sample"),
-        ("vae", "--classes 3", "this vae is told none"),
+        ("autoencoder", "--classes 3", "autoencoder does not sample"),
+        ("autoencoder", "--out x.npz", "must end in .png"),
+        ("vae", "--classes 3", "this vae is not conditioned on a class"),
         ("vae", "--classes 3 --reconstruct", "--classes and --reconstruct"),
         ("cgan", "--classes 3 10", "knows 0 to 9"),
     ],
@@ -242,15 +243,33 @@ def test_bad_input_is_one_line(model, words, message, runs, tmp_path, capsys, mo
     assert message in error and "\n" not in error and error.startswith("gengen: "), error
 
 
-def test_a_function_that_asks_for_more_is_not_called():
-    """cvae's encoder wants the class beside the image; vae's the image, and a key if you like."""
-    for module, has in ((cvae, False), (vae, True)):
-        found = pictures._of_an_array(trained.Trained(module, module.Config(), {}, {}), "encode")
-        assert (found is not None) == has
+def test_pictures_of_codes_of_a_conditioned_model(runs, tmp_path, capsys):
+    """Each example is coded and decoded with its own label."""
+    run = runs("cvae")
+    seen, _ = draw(tmp_path, capsys, run, "--reconstruct", "--num", 6)
+    m, batch = opened(run), held_out(6)
+    out = m.module.reconstruct(m.cfg, m.variables, batch["image"], condition=batch["label"])
+    other = (batch["label"] + 1) % 10
+    wrong = m.module.reconstruct(m.cfg, m.variables, batch["image"], condition=other)
+    assert np.abs(pixels(out).astype(int) - pixels(wrong)).max() > 1
+    for i in range(6):
+        np.testing.assert_allclose(cell(seen, 1, i).astype(int), pixels(out[i]), atol=1)
+    seen, _ = draw(tmp_path, capsys, run, "--interpolate", "--num", 3)
+    for i in range(3):  # a row has the label of its first example
+        np.testing.assert_allclose(cell(seen, i, 0).astype(int), pixels(out[i]), atol=1)
+    for flag in ("--manifold", "--traverse"):
+        draw(tmp_path, capsys, run, flag, "--num", 4)
+
+
+def test_a_model_that_does_not_sample_draws_reconstructions(runs, tmp_path, capsys):
+    seen, said = draw(tmp_path, capsys, runs("autoencoder"))
+    want, _ = draw(tmp_path, capsys, runs("autoencoder"), "--reconstruct")
+    assert "does not sample: these are reconstructions" in said
+    np.testing.assert_array_equal(seen, want)
 
 
 def test_pictures_of_vectors_are_refused_where_images_are_meant(runs, tmp_path, capsys):
-    vectors = runs("autoencoder", "mouse", ("code=2",))
+    vectors = runs("autoencoder", "mouse", ("latent_shape=2",))
     for flag in ("--interpolate", "--traverse", "--manifold"):
         assert main(["sample", str(vectors), flag, "--out", str(tmp_path / "x.png")]) == 2
         assert "vectors" in capsys.readouterr().err
