@@ -1,25 +1,29 @@
-r"""Conditional diffusion: p(x|y) for a class y, a grey image, or a small one.
+r"""Conditional diffusion: p(x|y) for a class y, a grey image, or a small image.
 
 Ho & Salimans 2022, *Classifier-Free Diffusion Guidance* (2207.12598); Saharia et al. 2021, *Image
 Super-Resolution via Iterative Refinement* (2104.07636), and *Palette* (2111.05826).
 
-The forward process is that of `ddpm`; the network is told y:
+The forward process is that of `ddpm`; the network is conditioned on y:
 
     min  E ‖ε - ε̂(z_t, t, y)‖²,    z_t = √ᾱ_t x + √(1-ᾱ_t) ε
 
-A class stands beside the time; of an image y = Ax, with A one of `operators`, the network sees A⁺y
-as planes beside z_t. With probability `drop` the class is not told, so that the same network knows
-p(x) too, and ε̂ = (1+w) ε̂(z, t, y) - w ε̂(z, t) can be sampled with: guidance.
+A class is added to the time embedding. Of a measurement y = Ax, with A one of `operators`, the
+network sees A⁺y as planes concatenated to z_t. With probability `condition_dropout` the class is
+replaced by zeros, so that the same network also models p(x), and one can sample with guidance,
+ε̂ = (1+w) ε̂(z, t, y) - w ε̂(z, t).
 
-Draws of p(x|y), not the mean E[x|y] that a regression on y would give: each looks like the data,
-and each, projected onto {x: Ax = y}, explains y (`consistent`).
+Samples are of p(x|y). They are not the mean E[x|y], which a regression on y would give: each looks
+like the data, and each is projected onto {x: Ax = y}, so that it agrees with y (`consistent`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import gcd
+from typing import ClassVar, Self
 
 import flax.linen as nn
 import jax
@@ -28,66 +32,212 @@ import optax
 from jax.typing import ArrayLike
 
 from gengen import rng
+from gengen.contract import (
+    Task,
+    check_labels,
+    labels_of,
+    refuse_condition,
+    require_num,
+)
 from gengen.diffusion import ddpm, operators, samplers
+from gengen.diffusion.ddpm import evaluations as evaluations
+from gengen.diffusion.ddpm import with_evaluations as with_evaluations
+from gengen.diffusion.defaults import task_fields
 from gengen.diffusion.operators import Operator
 from gengen.diffusion.samplers import EpsFn
 from gengen.steps import descent, with_ema
-from gengen.steps import method as close
+from gengen.steps import method as build
 from gengen.types import Array, Batch, InputError, Key, Method, PyTree, check_shape
 from gengen.xla import jit
 
-ROUNDS = 100  # of the projections that end a draw: each lessens what is left of the difference
+LOG_PROB = "lower bound"
+ROUNDS = 100  # projections at the end of sampling; each reduces the remaining difference
 
 
 @dataclass(frozen=True)
 class Config(ddpm.Config):
-    """That of `ddpm`, and what y is: a class, a part of the image, or both."""
+    """The fields of `ddpm.Config`, and what y is: a class, a measurement of the image, or both."""
 
-    classes: int = 10  # of y, the data's "label"; 0: none is told (and nothing seen: `ddpm`)
-    drop: float = 0.1  # probability that a class is not told; 0: no guidance
-    guidance: float = 0.0  # w
+    num_classes: int = 10  # of the data's "label"; 0: not conditioned on a class
+    condition_dropout: float = 0.1  # probability of dropping the class in training; 0: no guidance
+    guidance: float = 0.0  # w; without effect where there are no classes
 
-    seen: str = ""  # of the image: "grey", "small"; "": nothing
-    factor: int = 2  # a "small" image has that much shorter sides, means of pixels
-    consistent: bool = True  # what a draw shows of the seen is what was given
+    condition_image: str = ""  # "grey", "small"; "": not conditioned on an image
+    factor: int = 2  # the "small" image's sides are shorter by this factor, by means of pixels
+    consistent: bool = True  # samples are projected onto those that agree with the measurement
+
+    RENAMED: ClassVar[dict[str, str | None]] = {
+        "classes": "num_classes", "drop": "condition_dropout", "seen": "condition_image",
+    }  # fmt: skip
+
+    @classmethod
+    def paper(cls) -> Self:
+        """Return the network and training of classifier-free guidance on ImageNet, 64 × 64.
+
+        Differences: the paper's times are continuous, its variance interpolates between β and β̃,
+        its heads have 64 channels each, and its U-Net (Dhariwal & Nichol 2021) has a skip
+        connection after every block.
+        """
+        return cls(
+            shape=(64, 64, 3), T=1000, schedule="cosine", prediction="eps", variance="posterior",
+            patch=1, channels=(192, 384, 576, 768), num_blocks=(3, 3, 3, 3),
+            attention=(8, 16, 32), num_heads=6, num_groups=32, dropout=0.1,
+            batch_size=2048, learning_rate=3e-4, b2=0.999, warmup_steps=5000, decay_steps=0,
+            ema_decay=0.9999, sampler="ddim", sample_steps=256, eta=1.0,
+            num_classes=1000, condition_dropout=0.1, guidance=0.1, condition_image="",
+        )  # fmt: skip
+
+    @classmethod
+    def for_task(cls, task: Task) -> Self:
+        """Return the default: conditioned on the class or, without labels, on a measurement.
+
+        The measurement is the grey image of one in colour, else a small image.
+
+        Raises:
+            InputError: for data without labels that have neither.
+        """
+        return dataclasses.replace(cls(), **task_fields(task), **_condition_fields(task))
 
     def __post_init__(self):
-        """Refuse what cannot work, naming the field."""
+        """Check the fields.
+
+        Raises:
+            InputError: naming the field and its value.
+        """
         super().__post_init__()
-        if self.classes < 0:
-            raise InputError(f"Config.classes = {self.classes}, but it is at least 0")
-        if not 0 <= self.drop < 1:
-            raise InputError(f"Config.drop = {self.drop}, but a probability is in [0, 1)")
-        if self.guidance and not (self.drop and self.classes):
+        if self.num_classes < 0:
+            raise InputError(f"Config.num_classes = {self.num_classes}; it must be at least 0")
+        if not 0 <= self.condition_dropout < 1:
             raise InputError(
-                f"Config.guidance = {self.guidance}, but it wants a network that was trained "
-                "without classes too: Config.classes and Config.drop above 0"
+                f"Config.condition_dropout = {self.condition_dropout}; it must be in [0, 1)"
             )
-        if self.seen and self.seen not in SEEN:
-            raise InputError(f"Config.seen = {self.seen!r}, but it is one of {', '.join(SEEN)}")
-        if self.seen:
+        if self.guidance and self.num_classes and not self.condition_dropout:
+            raise InputError(
+                f"Config.guidance = {self.guidance} needs a network that is trained without "
+                "classes too: set condition_dropout above 0, or guidance = 0"
+            )
+        if self.condition_image:
+            if self.condition_image not in OPERATORS:
+                raise InputError(
+                    f"Config.condition_image = {self.condition_image!r}; it must be one of "
+                    f"{', '.join(OPERATORS)}, or empty"
+                )
             operator(self)
+
+
+def _condition_fields(task: Task) -> dict[str, object]:
+    """Return the fields that say what a default model is conditioned on."""
+    if task.num_classes:
+        guided = len(task.shape) == 3 and not task.accelerator  # what a small network needs
+        return {"num_classes": task.num_classes, "guidance": 0.5 if guided else 0.0}
+    common = gcd(*task.shape[:2]) if len(task.shape) == 3 else 1
+    if len(task.shape) == 3 and task.shape[-1] == 3:
+        return {"num_classes": 0, "condition_image": "grey"}
+    if common > 1:
+        factor = next(n for n in range(2, common + 1) if common % n == 0)
+        return {"num_classes": 0, "condition_image": "small", "factor": factor}
+    raise InputError(
+        f"data of shape {task.shape} without labels have nothing to be conditioned on: use "
+        "labelled data, or the model ddpm"
+    )
 
 
 def _grey(cfg: Config) -> Operator:
     if cfg.shape[-1] != 3 or len(cfg.shape) != 3:
-        raise InputError(f'Config.seen = "grey", but Config.shape = {cfg.shape} has no colours')
+        raise InputError(
+            f'Config.condition_image = "grey", but Config.shape = {cfg.shape} has no colours'
+        )
     return operators.grey()
 
 
-SEEN = {"grey": _grey, "small": lambda cfg: operators.box(cfg.shape, cfg.factor)}
+OPERATORS: dict[str, Callable[[Config], Operator]] = {
+    "grey": _grey, "small": lambda cfg: operators.box(cfg.shape, cfg.factor),
+}  # fmt: skip
 
 
 def operator(cfg: Config) -> Operator:
-    """A, where something is seen of the image: y = Ax."""
-    return SEEN[cfg.seen](cfg)
+    """Return A of the measurement y = Ax that the model is conditioned on."""
+    return OPERATORS[cfg.condition_image](cfg)
+
+
+# --- the condition -------------------------------------------------------------------------------
+
+
+def condition_of(cfg: Config, batch: Batch) -> PyTree:
+    """Return labels int32 [B], measurements y = Ax, or both as {"label", "image"}."""
+    labels = labels_of(cfg, batch)
+    if not cfg.condition_image:
+        return labels
+    y = measure(cfg, check_shape(batch, cfg.shape))
+    return y if labels is None else {"label": labels, "image": y}
+
+
+def measure(cfg: Config, x: ArrayLike) -> Array:
+    """Return the measurements y = Ax of images x [B, *shape]."""
+    return operator(cfg).forward(check_shape({"x": x}, cfg.shape))
+
+
+def split_condition(cfg: Config, condition: PyTree, num: int) -> tuple[Array | None, Array | None]:
+    """Return the labels int32 [num] and the measurements [num, ...] of a condition.
+
+    Either is None where the model is not conditioned on it. The labels are None too where the
+    condition has none.
+
+    Raises:
+        InputError: without a measurement that the model needs, or for one of another shape; for
+            labels that are no classes; for a condition of an unconditional model.
+    """
+    parts = condition if isinstance(condition, Mapping) else {}
+    if condition is not None and not isinstance(condition, Mapping):
+        parts = {"image" if cfg.condition_image else "label": condition}
+    names = {n for n, on in (("label", cfg.num_classes), ("image", cfg.condition_image)) if on}
+    if not names:
+        refuse_condition(condition)
+    if {*parts} - names:
+        raise InputError(f"condition has {sorted(parts)}, but this model takes {sorted(names)}")
+    labels, y = parts.get("label"), parts.get("image")
+    if labels is not None:
+        labels = check_labels(labels, num, cfg.num_classes)
+    return labels, _measurement(cfg, y, num) if cfg.condition_image else None
+
+
+def _measurement(cfg: Config, y: ArrayLike | None, num: int) -> Array:
+    like = jax.eval_shape(operator(cfg).forward, jax.ShapeDtypeStruct((num, *cfg.shape), "float32"))
+    if y is None:
+        raise InputError(
+            f"this model is conditioned on a {cfg.condition_image} image {list(like.shape)}: pass "
+            "condition=..., such as condition_of(cfg, batch)"
+        )
+    if jnp.shape(y) != like.shape:
+        raise InputError(
+            f"the condition's image has shape {jnp.shape(y)}; a {cfg.condition_image} image has "
+            f"{like.shape}"
+        )
+    return jnp.asarray(y, jnp.float32)
+
+
+def in_turn(cfg: Config, labels: Array | None, num: int) -> Array | None:
+    """Return the labels or, without any, each class in turn; None without classes."""
+    return jnp.arange(num) % cfg.num_classes if cfg.num_classes and labels is None else labels
+
+
+def one_hot(cfg: Config, labels: Array | None, num: int) -> Array:
+    """Return labels as the network takes them, [num, num_classes]; zeros without labels."""
+    if labels is None:
+        return jnp.zeros((num, cfg.num_classes))
+    return jax.nn.one_hot(labels, cfg.num_classes)
+
+
+def planes_of(cfg: Config, y: Array | None) -> Array | None:
+    """Return A⁺y [B, *shape], as the network takes measurements; None without any."""
+    return None if y is None else operator(cfg).pinv(y)
 
 
 # --- the network ---------------------------------------------------------------------------------
 
 
 class Denoiser(nn.Module):
-    """(z [B, ...], t [B], y [B, classes], planes like x) → what `cfg.prediction` names, like x."""
+    """(z [B, ...], t [B], y [B, num_classes], planes like z or None) → the prediction, like z."""
 
     cfg: Config
 
@@ -98,41 +248,31 @@ class Denoiser(nn.Module):
         net = ddpm.network(self.cfg)
         if planes is not None:
             z = jnp.concatenate([z, planes], axis=-1)
-        return net(z, t, train, y) if self.cfg.classes else net(z, t, train)
+        return net(z, t, train, y) if self.cfg.num_classes else net(z, t, train)
 
 
-def condition(cfg: Config, y: ArrayLike | None, num: int) -> Array:
-    """Classes, integers [num], as the network is told them: one-hot; None: zeros [num, classes]."""
-    if y is None:
-        return jnp.zeros((num, cfg.classes))
-    y = jnp.asarray(y)
-    if not cfg.classes or y.shape != (num,) or not jnp.issubdtype(y.dtype, jnp.integer):
-        raise InputError(f"y is {y.dtype} {y.shape}: classes int [{num}], Config.classes above 0")
-    return jax.nn.one_hot(y, cfg.classes)
+def denoiser(
+    cfg: Config,
+    variables: PyTree,
+    y: Array,
+    planes: Array | None = None,
+    net: nn.Module | None = None,
+) -> EpsFn:
+    """Return `eps_fn(z, t) -> ε̂`, with guidance, for y of `one_hot` and planes of `planes_of`."""
+    used = net or Denoiser(cfg)
 
-
-def planes_of(cfg: Config, given: ArrayLike | None, num: int) -> Array | None:
-    """A⁺y of what is given, y [num, ...], as the network sees it; None: y = 0, medium grey."""
-    if not cfg.seen:
-        if given is not None:
-            raise InputError("something is given, but this model sees no image: Config.seen = ''")
-        return None
-    like = jax.eval_shape(operator(cfg).forward, jax.ShapeDtypeStruct((num, *cfg.shape), "float32"))
-    if given is None:
-        return operator(cfg).pinv(jnp.zeros(like.shape))
-    if jnp.shape(given) != like.shape:
-        raise InputError(
-            f"given has shape {jnp.shape(given)}, but of a {cfg.seen} image it is {like.shape}"
+    def given(y: Array, planes: Array | None) -> EpsFn:
+        return ddpm.as_eps(
+            cfg, lambda z, t: jnp.asarray(used.apply(variables, z, t, y, planes, False))
         )
-    return operator(cfg).pinv(jnp.asarray(given, jnp.float32))
+
+    if not (cfg.guidance and cfg.num_classes):
+        return given(y, planes)
+    doubled = None if planes is None else jnp.concatenate([planes, planes])
+    return samplers.guided(given(jnp.concatenate([y, jnp.zeros_like(y)]), doubled), cfg.guidance)
 
 
-# --- what the model can do -----------------------------------------------------------------------
-
-
-def see(cfg: Config, x: ArrayLike) -> Array:
-    """What is seen of images x [B, *shape]: y = Ax."""
-    return operator(cfg).forward(check_shape({"x": x}, cfg.shape))
+# --- sampling and density ------------------------------------------------------------------------
 
 
 def sample(
@@ -140,103 +280,164 @@ def sample(
     variables: PyTree,
     key: Key,
     num: int,
-    y: ArrayLike | None = None,
-    given: ArrayLike | None = None,
+    *,
+    condition: PyTree = None,
+    net: nn.Module | None = None,
 ) -> Array:
-    """Draw `num` samples of p(x|y) by `cfg.sampler`: float32 [num, *shape], images in [-1, 1].
+    """Sample from p(x|y) by `cfg.sampler`: float32 [num, *shape], images in [-1, 1].
 
     Args:
         cfg: of the model.
-        variables: trained.
-        key: of the draw.
-        num: of samples.
-        y: classes, integers [num]; None: each in turn.
-        given: what is seen, as `see` gives it, one for each sample; None: a medium grey.
+        variables: of the trained model.
+        key: of the noise.
+        num: number of samples.
+        condition: as `condition_of` returns it, `num` rows. Without labels each class is sampled
+            in turn.
+        net: the network that was trained instead of the Config's.
+
+    Raises:
+        InputError: for a condition that does not fit, or a missing image.
     """
-    if num < 1:
-        raise InputError(f"num = {num}, but at least 1 sample is drawn")
-    if cfg.classes and y is None:
-        y = jnp.arange(num) % cfg.classes
-    planes = planes_of(cfg, given, num)
-    return _sample(cfg, variables, key, condition(cfg, y, num), planes, given)
+    require_num(num)
+    labels, y = split_condition(cfg, condition, num)
+    labels = one_hot(cfg, in_turn(cfg, labels, num), num)
+    return _sample(cfg, variables, key, labels, planes_of(cfg, y), y, net)
 
 
-@jit(0)
+@jit(0, 6)
 def _sample(
-    cfg: Config, variables: PyTree, key: Key, y: Array, planes: Array | None, given: Array | None
-) -> Array:
-    x = ddpm.draw(cfg, denoiser(cfg, variables, y, planes), key, len(y))
-    if cfg.consistent and given is not None:
-        return explained(operator(cfg), x, given)
+    cfg: Config, variables: PyTree, key: Key, labels: Array, planes: Array | None,
+    y: Array | None, net: nn.Module | None,
+) -> Array:  # fmt: skip
+    x = ddpm.sample_from(cfg, denoiser(cfg, variables, labels, planes, net), key, len(labels))
+    if cfg.consistent and y is not None:
+        return projected(operator(cfg), x, y)
     return jnp.clip(x, -1, 1) if len(cfg.shape) == 3 else x
 
 
-def explained(op: Operator, x: Array, y: Array) -> Array:
-    """An image in [-1, 1] near x with Ax = y, by projections in turn onto either set."""
+def projected(op: Operator, x: Array, y: Array) -> Array:
+    """Return an image in [-1, 1] near x with Ax = y, by alternating projections."""
     return jax.lax.fori_loop(0, ROUNDS, lambda _, x: jnp.clip(op.project(x, y), -1, 1), x)
 
 
-def denoiser(cfg: Config, variables: PyTree, y: Array, planes: Array | None = None) -> EpsFn:
-    """`eps_fn(z, t) -> ε̂` given y, as `condition` gives it, and planes, as `planes_of` does."""
-    net = Denoiser(cfg)
-    if not cfg.guidance:
-        return ddpm.as_eps(cfg, lambda z, t: jnp.asarray(net.apply(variables, z, t, y, planes)))
-    told = jnp.concatenate([y, jnp.zeros_like(y)])
-    seen = None if planes is None else jnp.concatenate([planes, planes])
-    both = ddpm.as_eps(cfg, lambda z, t: jnp.asarray(net.apply(variables, z, t, told, seen)))
-    return samplers.guided(both, cfg.guidance)
-
-
-def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Method:
-    """Train by L_simple; `tx` in the place of the Config's Adam. Metrics: `loss`, as in `ddpm`."""
-
-    def tell(batch: Batch, mutables: PyTree) -> tuple[Array, Array | None]:
-        x = check_shape(batch, cfg.shape)
-        return x, planes_of(cfg, see(cfg, x), len(x)) if cfg.seen else None
-
-    return told(cfg, tell, lambda batch: {}, tx)
-
-
-def told(
+def log_prob(
     cfg: Config,
-    tell: Callable[[Batch, PyTree], tuple[Array, Array | None]],
+    variables: PyTree,
+    x: Array,
+    key: Key | None = None,
+    *,
+    condition: PyTree = None,
+    net: nn.Module | None = None,
+) -> Array:
+    """Return the ELBO, a lower bound of ln p(x|y), without guidance: [B], in nats.
+
+    As in `ddpm`: T network evaluations; images are taken as 8-bit.
+
+    Args:
+        cfg: of the model.
+        variables: of the trained model.
+        x: [B, *shape].
+        key: of the noise, one sample for each t; None: a fixed key.
+        condition: as `condition_of` returns it, B rows. Without labels the bound is of p(x), or
+            of p(x|image): a model that was trained with condition_dropout knows it.
+        net: the network that was trained instead of the Config's.
+
+    Raises:
+        InputError: for a condition that does not fit, or a missing one.
+    """
+    x = check_shape({"x": x}, cfg.shape)
+    labels, y = split_condition(cfg, condition, len(x))
+    if cfg.num_classes and labels is None and not cfg.condition_dropout:
+        raise InputError("this model is conditioned on labels: pass condition=...")
+    key = jax.random.key(0) if key is None else key
+    return _log_prob(cfg, variables, x, key, one_hot(cfg, labels, len(x)), planes_of(cfg, y), net)
+
+
+@jit(0, 6)
+def _log_prob(
+    cfg: Config, variables: PyTree, x: Array, key: Key, labels: Array, planes: Array | None,
+    net: nn.Module | None,
+) -> Array:  # fmt: skip
+    plain = dataclasses.replace(cfg, guidance=0.0)
+    return ddpm.elbo_of(cfg, denoiser(plain, variables, labels, planes, net), x, key)
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def method(
+    cfg: Config, tx: optax.GradientTransformation | None = None, net: nn.Module | None = None
+) -> Method:
+    """Train by L_simple. Metrics: `loss`, as in `ddpm`.
+
+    Args:
+        cfg: of the model.
+        tx: an optimiser instead of the Config's Adam.
+        net: a Flax module instead of the Config's network, called as
+            `net(z, t, y, planes, train)` with z [B, *shape], t int32 [B] in 1..T, y one-hot
+            [B, num_classes] (zeros where the class is dropped), planes [B, *shape] or None, and
+            train a bool. It returns the prediction, of the shape of z.
+
+    Example:
+        >>> class Net(nn.Module):
+        ...     @nn.compact
+        ...     def __call__(self, z, t, y, planes, train):
+        ...         h = nn.Dense(16)(jnp.concatenate([z, t[:, None] / 20, y], axis=-1))
+        ...         return nn.Dense(z.shape[-1])(nn.swish(h))
+        >>> cfg = Config(shape=(2,), T=20, num_classes=3)
+        >>> batch = {"x": jnp.ones((8, 2)), "label": jnp.arange(8) % 3}
+        >>> m = method(cfg, net=Net())
+        >>> state = m.init(jax.random.key(0), batch)
+        >>> state, metrics = jax.jit(m.train_step)(jax.random.key(1), state, batch)
+        >>> asked = jnp.array([2, 2, 0, 1])
+        >>> sample(cfg, state.variables, jax.random.key(2), 4, condition=asked, net=Net()).shape
+        (4, 2)
+    """
+
+    def inputs(batch: Batch, mutables: PyTree) -> tuple[Array, Array | None]:
+        x = check_shape(batch, cfg.shape)
+        return x, planes_of(cfg, measure(cfg, x)) if cfg.condition_image else None
+
+    return method_of(cfg, inputs, lambda batch: {}, tx, net)
+
+
+def method_of(
+    cfg: Config,
+    inputs: Callable[[Batch, PyTree], tuple[Array, Array | None]],
     mutables: Callable[[Batch], PyTree],
     tx: optax.GradientTransformation | None = None,
+    net: nn.Module | None = None,
 ) -> Method:
-    """The method of a `Denoiser`.
+    """Train a network that is called as `Denoiser` is, by L_simple.
 
     Args:
         cfg: of the denoiser.
-        tell: (a batch, the mutables) → x [B, *shape], and the planes beside it or None.
-        mutables: of the first batch: what else the model is to keep.
-        tx: in the place of the Config's Adam.
+        inputs: (batch, mutables) → x [B, *shape], and the planes or None.
+        mutables: first batch → what else the state is to hold, by collection.
+        tx: an optimiser instead of the Config's Adam.
+        net: a network instead of the Config's.
     """
-    net = Denoiser(cfg)
-
-    def classes(batch: Batch, num: int) -> Array:
-        if cfg.classes and "label" not in batch:
-            raise InputError(f'Config.classes = {cfg.classes}, but the data have no "label"')
-        return condition(cfg, batch["label"] if cfg.classes else None, num)
+    used = net or Denoiser(cfg)
 
     def init_variables(key: Key, batch: Batch) -> PyTree:
-        kept = mutables(batch)
-        x, planes = tell({k: v[:1] for k, v in batch.items()}, kept)
-        y = classes({k: v[:1] for k, v in batch.items()}, 1)
-        return {**net.init(key, x, jnp.ones(1, jnp.int32), y, planes), **kept}
+        kept, first = mutables(batch), {k: v[:1] for k, v in batch.items()}
+        x, planes = inputs(first, kept)
+        y = one_hot(cfg, labels_of(cfg, first), 1)
+        return {**used.init(key, x, jnp.ones(1, jnp.int32), y, planes, False), **kept}
 
     def loss(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
-        x, planes = tell(batch, mutables)
-        y = classes(batch, len(x))
-        if cfg.classes:
+        x, planes = inputs(batch, mutables)
+        y = one_hot(cfg, labels_of(cfg, batch), len(x))
+        if cfg.num_classes:
             key, drop_key = jax.random.split(key)
-            y = jnp.where(rng.uniform(drop_key, (len(x), 1)) < cfg.drop, 0, y)
+            y = jnp.where(rng.uniform(drop_key, (len(x), 1)) < cfg.condition_dropout, 0, y)
         times = partial(jnp.repeat, repeats=cfg.times_per_example, axis=0)
         y, planes = times(y), None if planes is None else times(planes)
 
         def predict(z: Array, t: Array, key: Key) -> Array:
             rngs = {"dropout": key}
-            return jnp.asarray(net.apply({"params": params}, z, t, y, planes, True, rngs=rngs))
+            return jnp.asarray(used.apply({"params": params}, z, t, y, planes, True, rngs=rngs))
 
         return ddpm.simple_loss(cfg, predict, key, x), ({}, mutables)
 
-    return close(init_variables, with_ema(descent(loss, tx or ddpm.optimizer(cfg)), cfg.ema_decay))
+    return build(init_variables, with_ema(descent(loss, tx or ddpm.optimizer(cfg)), cfg.ema_decay))

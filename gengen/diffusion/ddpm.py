@@ -1,30 +1,30 @@
 r"""DDPM: denoising diffusion probabilistic models.
 
-Ho, Jain & Abbeel 2020, *Denoising Diffusion Probabilistic Models* (2006.11239); cosine schedule and
-hybrid parametrisations: Nichol & Dhariwal 2021 (2102.09672), Salimans & Ho 2022 (2202.00512).
+Ho, Jain & Abbeel 2020, *Denoising Diffusion Probabilistic Models* (2006.11239); cosine schedule:
+Nichol & Dhariwal 2021 (2102.09672); v-prediction: Salimans & Ho 2022 (2202.00512).
 
-Forward, data to noise, for t = 1..T:
+Forward process, from data to noise, for t = 1..T:
 
     q(z_t | x) = N(√ᾱ_t x, (1-ᾱ_t) I),    ᾱ_t = Π_{k≤t} (1-β_k)
 
-Reverse, noise to data, with a network's guess ε̂(z_t, t) of the noise:
+Reverse process, from noise to data, with a network's prediction ε̂(z_t, t) of the noise:
 
     p(z_{t-1} | z_t) = N(μ, σ_t² I),    μ = (z_t - β_t ε̂/√(1-ᾱ_t)) / √(1-β_t)
 
-Training minimises E ‖ε - ε̂(√ᾱ_t x + √(1-ᾱ_t) ε, t)‖², the paper's L_simple: the evidence bound
+Training minimises E ‖ε - ε̂(√ᾱ_t x + √(1-ᾱ_t) ε, t)‖², the paper's L_simple. It is the negative
+evidence lower bound (`gengen.diffusion.elbo`) without its weights β_t²/(2σ_t²(1-β_t)(1-ᾱ_t)).
 
-    -ln p(x) ≤ KL(q(z_T|x) ‖ N(0,I)) + Σ_{t≥2} E KL(q(z_{t-1}|z_t,x) ‖ p(z_{t-1}|z_t))
-               - E ln p(x|z_1)
-
-with its weights β_t²/(2σ_t²(1-β_t)(1-ᾱ_t)) left out. Slides that print σ_t so that every weight is
-½ (`variance="unit"`) describe the loss, not a sampler: see `schedule.reverse_variances`.
+Slides that set σ_t so that every weight is ½ (`variance="unit"`) describe the loss, not a sampler:
+see `schedule.reverse_variances`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar, Self, TypeVar
 
 import flax.linen as nn
 import jax
@@ -33,307 +33,255 @@ import numpy as np
 import optax
 
 from gengen import rng
+from gengen.contract import BaseConfig, Task, refuse_condition, require_num
+from gengen.contract import unconditional as condition_of
 from gengen.diffusion import inverse, samplers
+from gengen.diffusion.defaults import optimizer, patch_size, task_fields
+from gengen.diffusion.elbo import elbo, elbo_terms
+from gengen.diffusion.prediction import as_eps, noise_schedule, target
 from gengen.diffusion.samplers import EpsFn
 from gengen.diffusion.schedule import (
     Schedule,
     cosine_schedule,
     from_betas,
     linear_schedule,
-    previous_alpha_bars,
+    q_sample,
     reverse_variances,
 )
 from gengen.nn.mlp import TimeMLP
 from gengen.nn.unet import UNet
 from gengen.steps import descent, with_ema
-from gengen.steps import method as close
-from gengen.types import Array, Batch, InputError, Key, Method, Metrics, PyTree, Shape, check_shape
+from gengen.steps import method as build
+from gengen.types import Array, Batch, InputError, Key, Method, PyTree, Shape, check_shape
 from gengen.xla import jit
 
 __all__ = [
-    "Config", "Schedule", "cosine_schedule", "denoiser", "elbo_terms", "from_betas",
-    "linear_schedule", "log_prob", "method", "q_sample", "sample",
+    "Config", "Schedule", "as_eps", "bits_per_dim", "condition_of", "cosine_schedule", "denoiser",
+    "elbo_terms", "evaluations", "from_betas", "linear_schedule", "log_prob", "method",
+    "noise_schedule", "posterior", "q_sample", "sample", "sample_from", "with_evaluations",
 ]  # fmt: skip
 
+LOG_PROB = "lower bound"
 SAMPLERS: dict[str, Callable[[Config], Callable[..., Array]]] = {
     "ancestral": lambda cfg: partial(samplers.ancestral, variance=cfg.variance),
-    "ddim": lambda cfg: partial(samplers.ddim, steps=cfg.sample_steps, eta=cfg.eta),
-    "multistep": lambda cfg: partial(samplers.multistep, steps=cfg.sample_steps),
+    "ddim": lambda cfg: partial(samplers.ddim, steps=evaluations(cfg), eta=cfg.eta),
+    "multistep": lambda cfg: partial(samplers.multistep, steps=evaluations(cfg)),
 }
-MAX_LEFT = 0.01  # the most that ᾱ_T may be: sampling starts from N(0, I), as if nothing were left
+MAX_SIGNAL = 0.01  # upper bound of ᾱ_T: sampling starts from N(0, I), without any signal
+ConfigT = TypeVar("ConfigT", bound="Config")
 
 
 @dataclass(frozen=True)
-class Config:
-    """The paper's algorithm; networks of a size that a laptop trains (`paper()` for the paper's).
-
-    Attributes are grouped: data, diffusion, network, training, sampling.
-    """
+class Config(BaseConfig):
+    """Data, diffusion, network, training and sampling: good settings for minutes on a CPU."""
 
     shape: Shape = (28, 28, 1)  # of one example: (H, W, C) in [-1, 1], or (D,)
 
-    T: int = 1000  # steps
-    schedule: str = "linear"  # or "cosine"
-    beta_start: float = 0.1  # of the linear schedule, over T
-    beta_end: float = 20.0  # of the linear schedule, over T
-    prediction: str = "eps"  # what the network outputs: "eps", "x0" or "v"
+    T: int = 1000  # number of diffusion steps
+    schedule: str = "cosine"  # or "linear"
+    beta_start: float = 0.1  # of the linear schedule, divided by T
+    beta_end: float = 20.0  # of the linear schedule, divided by T
+    prediction: str = "v"  # what the network predicts: "eps", "x0" or "v"
     variance: str = "beta"  # σ_t² of the reverse step: "beta", "posterior" or "unit"
 
-    patch: int = 2  # pixels of a side folded into channels
+    patch: int = 0  # side of the patches folded into channels, in pixels; 0: see `patch_size`
     channels: tuple[int, ...] = (64, 128)  # of each level of the U-Net
-    blocks: tuple[int, ...] = (1, 2)  # residual blocks of each level
-    attention: tuple[int, ...] = ()  # resolutions that attend, in pixels
-    heads: int = 4  # of attention
-    groups: int = 8  # of group normalisation
+    num_blocks: tuple[int, ...] = (1, 2)  # residual blocks of each level
+    attention: tuple[int, ...] = ()  # resolutions with self-attention, in pixels
+    num_heads: int = 4  # of attention
+    num_groups: int = 8  # of group normalisation
     dropout: float = 0.0  # rate
-    remat: bool = False  # compute activations again for the gradient, rather than keep them
-    width: int = 128  # units of the MLP, for vectors
+    remat: bool = False  # recompute activations for the gradient instead of storing them
+    hidden_dim: int = 128  # units of the MLP's layers, for vectors
 
-    batch_size: int = 64  # examples a step
-    learning_rate: float = 1e-3  # of Adam
-    b2: float = 0.999  # of Adam: memory of the squared gradient, a step
-    warmup_steps: int = 100  # of the learning rate, linear from 0
-    decay_steps: int = 0  # where the learning rate has fallen to 0, on a cosine; 0: it stays
+    batch_size: int = 64  # examples per step
+    learning_rate: float = 2e-3  # of Adam
+    b2: float = 0.99  # of Adam: decay of the squared gradient's average, per step
+    warmup_steps: int = 50  # of the learning rate, linear from 0
+    # Step at which the learning rate, on a cosine, has fallen to decay_floor · learning_rate. It
+    # stays there when a run is extended beyond this step. 0: no decay.
+    decay_steps: int = 0
+    decay_floor: float = 0.0  # last learning rate of the decay, as a fraction of learning_rate
     clip_norm: float = 1.0  # of the gradient, over all parameters
-    ema_decay: float = 0.9999  # a step; warmed up
-    times_per_example: int = 1  # t drawn for each example of a batch
+    ema_decay: float = 0.995  # of the parameters' average, per step; warmed up
+    times_per_example: int = 1  # number of t for each example of a batch
 
-    sampler: str = "ancestral"  # "ddim" or "multistep"
-    sample_steps: int | None = None  # evaluations of the network; T if None (ancestral: always)
-    eta: float = 0.0  # noise of DDIM
-    clip: bool = True  # x̂₀ stays in [-1, 1] while sampling images
+    sampler: str = "ddim"  # "ancestral", "ddim" or "multistep"
+    sample_steps: int | None = 50  # network evaluations, at most T; None: T (ancestral: always T)
+    eta: float = 1.0  # noise of DDIM, as a fraction of the ancestral sampler's
+    clip_denoised: bool = True  # clip x̂₀ to [-1, 1] while sampling images
 
-    @staticmethod
-    def paper() -> Config:
-        """The widths, depths and training of the paper on CIFAR-10 (see `UNet` for its skips)."""
-        return Config(
-            shape=(32, 32, 3), patch=1, channels=(128, 256, 256, 256), blocks=(2, 2, 2, 2),
-            attention=(16,), heads=1, groups=32, dropout=0.1, batch_size=128, learning_rate=2e-4,
-            warmup_steps=5000,
+    RENAMED: ClassVar[dict[str, str | None]] = {
+        "blocks": "num_blocks", "heads": "num_heads", "groups": "num_groups",
+        "width": "hidden_dim", "clip": "clip_denoised",
+    }  # fmt: skip
+
+    @classmethod
+    def paper(cls) -> Self:
+        """Return the widths, depths and training of the paper on CIFAR-10.
+
+        The network differs from the paper's in its skip connections: one per level, see `UNet`.
+        """
+        return cls(
+            shape=(32, 32, 3), T=1000, schedule="linear", beta_start=0.1, beta_end=20.0,
+            prediction="eps", variance="beta", patch=1, channels=(128, 256, 256, 256),
+            num_blocks=(2, 2, 2, 2), attention=(16,), num_heads=1, num_groups=32, dropout=0.1,
+            batch_size=128, learning_rate=2e-4, b2=0.999, warmup_steps=5000, decay_steps=0,
+            clip_norm=1.0, ema_decay=0.9999, sampler="ancestral", sample_steps=None, eta=0.0,
         )  # fmt: skip
 
+    @classmethod
+    def for_task(cls, task: Task) -> Self:
+        """Return the default for given data, number of train steps and device."""
+        return dataclasses.replace(cls(), **task_fields(task))
+
     def __post_init__(self):
-        """Refuse what cannot work, naming the field."""
-        for name in ("T", "patch", "batch_size", "times_per_example", "width"):
+        """Check the fields.
+
+        Raises:
+            InputError: naming the field and its value.
+        """
+        for name in ("T", "batch_size", "times_per_example", "hidden_dim"):
             if getattr(self, name) < 1:
-                raise InputError(f"Config.{name} = {getattr(self, name)}, but it is at least 1")
+                raise InputError(f"Config.{name} = {getattr(self, name)}; it must be at least 1")
         if len(self.shape) not in (1, 3) or min(self.shape, default=0) < 1:
-            raise InputError(f"Config.shape = {self.shape}, but it is (H, W, C) or (D,)")
-        if not self.channels or len(self.blocks) != len(self.channels):
+            raise InputError(f"Config.shape = {self.shape}; it must be (H, W, C) or (D,)")
+        if self.patch < 0:
+            raise InputError(f"Config.patch = {self.patch}; it must be at least 0")
+        if not self.channels or len(self.num_blocks) != len(self.channels):
             raise InputError(
-                f"Config.blocks = {self.blocks} and Config.channels = {self.channels}, but both "
-                "have one number for each level"
+                f"Config.num_blocks = {self.num_blocks} and Config.channels = {self.channels}; "
+                "both must have one number per level"
             )
-        if self.prediction not in ("eps", "x0", "v"):
-            raise InputError(f'Config.prediction = {self.prediction!r}, not "eps", "x0" or "v"')
-        if self.sampler not in SAMPLERS:
-            known = ", ".join(SAMPLERS)
-            raise InputError(f"Config.sampler = {self.sampler!r}, but it is one of {known}")
+        for name, known in (("prediction", ("eps", "x0", "v")), ("sampler", tuple(SAMPLERS))):
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"Config.{name} = {getattr(self, name)!r}; it must be one of {', '.join(known)}"
+                )
+        if self.sample_steps is not None and self.sample_steps < 1:
+            raise InputError(f"Config.sample_steps = {self.sample_steps}; it must be at least 1")
         if 0 < self.decay_steps <= self.warmup_steps:
             raise InputError(
-                f"Config.decay_steps = {self.decay_steps}, but the decay ends after the "
-                f"{self.warmup_steps} warmup_steps (0: no decay)"
+                f"Config.decay_steps = {self.decay_steps}; it must be larger than warmup_steps = "
+                f"{self.warmup_steps}, or 0 for no decay"
             )
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"Config.dropout = {self.dropout}, but a rate is in [0, 1)")
+        for name in ("dropout", "decay_floor"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"Config.{name} = {getattr(self, name)}; it must be in [0, 1)")
         left = noise_schedule(self).alpha_bars[-1]
-        if left > MAX_LEFT:
+        if left > MAX_SIGNAL:
             raise InputError(
-                f"the {self.schedule} schedule leaves ᾱ_T = {left:.3g} of the data's variance, but "
-                f"sampling starts from pure noise: make it at most {MAX_LEFT} by a larger beta_end"
+                f"the {self.schedule} schedule ends at ᾱ_T = {left:.3g}, but sampling starts from "
+                f"pure noise: ᾱ_T must be at most {MAX_SIGNAL}; use a larger beta_end"
             )
         reverse_variances(noise_schedule(self), self.variance)
 
 
-def noise_schedule(cfg: Config) -> Schedule:
-    """The forward process that a Config names."""
-    if cfg.schedule == "linear":
-        return linear_schedule(cfg.T, cfg.beta_start, cfg.beta_end)
-    if cfg.schedule == "cosine":
-        return cosine_schedule(cfg.T)
-    raise InputError(f'Config.schedule = {cfg.schedule!r}, not "linear" or "cosine"')
-
-
 def network(cfg: Config) -> nn.Module:
-    """(z, t, train, y) → what `cfg.prediction` names: a U-Net for images, an MLP for vectors."""
+    """Return the network, (z, t, train, y) → prediction: a U-Net, or an MLP for vectors."""
     if len(cfg.shape) == 1:
-        return TimeMLP(cfg.shape[0], cfg.width)
+        return TimeMLP(cfg.shape[0], cfg.hidden_dim)
     return UNet(
-        cfg.shape[-1], cfg.channels, cfg.blocks, cfg.attention, cfg.heads, cfg.groups,
-        cfg.dropout, cfg.patch, cfg.remat,
+        cfg.shape[-1], cfg.channels, cfg.num_blocks, cfg.attention, cfg.num_heads, cfg.num_groups,
+        cfg.dropout, cfg.patch or patch_size(cfg.shape), cfg.remat,
     )  # fmt: skip
 
 
 # --- the mathematics -----------------------------------------------------------------------------
 
 
-def _at(values: np.ndarray, t: Array, ndim: int) -> Array:
-    """values[t - 1], float32, shaped to multiply an array of `ndim` axes."""
-    return jnp.asarray(values, jnp.float32)[t - 1].reshape(-1, *(1,) * (ndim - 1))
-
-
-def _roots(schedule: Schedule, t: Array, ndim: int) -> tuple[Array, Array]:
-    """√ᾱ_t and √(1-ᾱ_t)."""
-    return (
-        _at(np.sqrt(schedule.alpha_bars), t, ndim),
-        _at(np.sqrt(schedule.one_minus_alpha_bars), t, ndim),
-    )
-
-
-def q_sample(schedule: Schedule, x: Array, t: Array, eps: Array) -> Array:
-    """z_t = √ᾱ_t x + √(1-ᾱ_t) ε, for x, ε [B, ...] and t [B] in 1..T."""
-    a, b = _roots(schedule, t, x.ndim)
-    return a * x + b * eps
-
-
-def target(cfg: Config, x: Array, t: Array, eps: Array) -> Array:
-    """What the network is to output: ε, x, or v = √ᾱ_t ε - √(1-ᾱ_t) x."""
-    if cfg.prediction == "eps":
-        return eps
-    if cfg.prediction == "x0":
-        return x
-    a, b = _roots(noise_schedule(cfg), t, x.ndim)
-    return a * eps - b * x
-
-
-def denoiser(cfg: Config, variables: PyTree) -> EpsFn:
-    """The trained network as `eps_fn(z, t) -> ε̂`, whatever it predicts."""
-    net = network(cfg)
-    return as_eps(cfg, lambda z, t: jnp.asarray(net.apply(variables, z, t)))
-
-
-def as_eps(cfg: Config, predict: EpsFn) -> EpsFn:
-    """ε̂ of a network that outputs what `cfg.prediction` names."""
-    schedule = noise_schedule(cfg)
-
-    def eps_fn(z: Array, t: Array) -> Array:
-        out = predict(z, t)
-        if cfg.prediction == "eps":
-            return out
-        a, b = _roots(schedule, t, z.ndim)
-        return (z - a * out) / b if cfg.prediction == "x0" else b * z + a * out
-
-    return eps_fn
+def denoiser(cfg: Config, variables: PyTree, net: nn.Module | None = None) -> EpsFn:
+    """Return the trained network as `eps_fn(z, t) -> ε̂`, whatever it predicts."""
+    used = net or network(cfg)
+    return as_eps(cfg, lambda z, t: jnp.asarray(used.apply(variables, z, t, False)))
 
 
 def simple_loss(
     cfg: Config, predict: Callable[[Array, Array, Key], Array], key: Key, x: Array
 ) -> Array:
-    """L_simple, the mean squared error of the prediction, per dimension: [].
+    """Return L_simple, the mean squared error of the prediction, per dimension: [].
 
-    The t of a batch are stratified, one in each of B equal parts of 1..T: as uniform as independent
-    ones, with less noise in the gradient.
+    The t of a batch are stratified, one in each of B equal parts of 1..T: each is uniform, and the
+    gradient has less noise than with independent ones.
 
     Args:
         cfg: of the model.
-        predict: (z, t, key of dropout) → what `cfg.prediction` names.
+        predict: (z, t, key of dropout) → the prediction.
         key: of times, noise and dropout.
-        x: [B, *shape]; each has `cfg.times_per_example` times, one after the other.
+        x: [B, *shape]; each is used `cfg.times_per_example` times, one after the other.
     """
     x = jnp.repeat(x, cfg.times_per_example, axis=0)
     time_key, noise_key, dropout_key = jax.random.split(key, 3)
     t = 1 + jnp.floor(cfg.T * rng.stratified(time_key, len(x), cfg.times_per_example))
-    t = jnp.clip(t, 1, cfg.T).astype(jnp.int32)  # rounding: u < 1 may still give T · u = T
+    t = jnp.clip(t, 1, cfg.T).astype(jnp.int32)  # by rounding, u < 1 may still give T · u = T
     eps = rng.normal(noise_key, x.shape)
     z = q_sample(noise_schedule(cfg), x, t, eps)
     return jnp.mean((predict(z, t, dropout_key) - target(cfg, x, t, eps)) ** 2)
 
 
-def elbo_terms(
-    eps_fn: EpsFn,
-    schedule: Schedule,
-    x: Array,
+# --- sampling and density ------------------------------------------------------------------------
+
+
+def sample(
+    cfg: Config,
+    variables: PyTree,
     key: Key,
-    variance: str = "beta",
-    levels: int | None = 256,
-) -> dict[str, Array]:
-    """The three terms of -ELBO, in nats per example; one draw of ε for each t.
+    num: int,
+    *,
+    condition: None = None,
+    net: nn.Module | None = None,
+) -> Array:
+    """Sample by `cfg.sampler`: float32 [num, *shape], images in [-1, 1].
 
     Args:
-        eps_fn: the denoiser.
-        schedule: of the forward process.
-        x: [B, ...].
+        cfg: of the model.
+        variables: of the trained model.
         key: of the noise.
-        variance: σ_t² of the reverse step. "posterior" is 0 at t = 1, where β̃_2 takes its place.
-        levels: x takes that many evenly spaced values in [-1, 1], each the middle of a bin whose
-            probability counts (the paper's §3.3); None: x is continuous and densities count.
-
-    Returns:
-        "prior" KL(q(z_T|x) ‖ N(0,I)), "diffusion" Σ_{t≥2} KL, "reconstruction" -ln p(x|z_1): [B].
+        num: number of samples.
+        condition: None, as the model is unconditional.
+        net: the network that was trained instead of the Config's.
     """
-    beta, alpha, rest = schedule
-    axes, dims = tuple(range(1, x.ndim)), x[0].size
-    sigma2 = reverse_variances(schedule, variance).copy()
-    if sigma2[0] == 0:
-        sigma2[0] = sigma2[min(1, len(sigma2) - 1)]
-    posterior = beta * previous_alpha_bars(schedule)[1] / rest
-    # KL of N(μ̃, β̃ I) from N(μ, σ² I), where μ̃ - μ = β/√((1-β)(1-ᾱ)) (ε̂ - ε).
-    ratio = posterior / sigma2
-    constant = 0.5 * dims * (ratio - 1 - np.log(np.where(ratio > 0, ratio, 1.0)))
-    weight = beta**2 / (2 * sigma2 * (1 - beta) * rest)
-
-    def noisy(t: Array) -> tuple[Array, Array, Array]:
-        eps = rng.normal(jax.random.fold_in(key, t), x.shape)
-        times = jnp.full(x.shape[0], t)
-        z = q_sample(schedule, x, times, eps)
-        return z, eps, eps_fn(z, times)
-
-    def add(total: Array, now: tuple[Array, ...]) -> tuple[Array, None]:
-        t, constant, weight = now
-        _, eps, guess = noisy(t)
-        return total + constant + weight * jnp.sum((eps - guess) ** 2, axes), None
-
-    T = schedule.num_steps
-    numbers = (jnp.arange(2, T + 1), *(jnp.asarray(c[1:], jnp.float32) for c in (constant, weight)))
-    diffusion, _ = jax.lax.scan(add, jnp.zeros(x.shape[0]), numbers)
-    z, _, guess = noisy(jnp.int32(1))
-    mean = (z - float(beta[0] / np.sqrt(rest[0])) * guess) / float(np.sqrt(1 - beta[0]))
-    sigma = float(np.sqrt(sigma2[0]))
-    decoder = _log_density(x, mean, sigma) if levels is None else _log_bin(x, mean, sigma, levels)
-    # ½ (ᾱ x² + (1-ᾱ) - 1 - ln(1-ᾱ)), with (1-ᾱ) - 1 = -ᾱ.
-    spread = float(-alpha[-1] - np.log(rest[-1]))
-    prior = 0.5 * jnp.sum(float(alpha[-1]) * x**2 + spread, axes)
-    return {"prior": prior, "diffusion": diffusion, "reconstruction": -jnp.sum(decoder, axes)}
+    refuse_condition(condition)
+    require_num(num)
+    return _sample(cfg, variables, key, num, net)
 
 
-def _log_density(x: Array, mean: Array, sigma: float) -> Array:
-    return -0.5 * ((x - mean) / sigma) ** 2 - float(np.log(sigma * np.sqrt(2 * np.pi)))
-
-
-def _log_bin(x: Array, mean: Array, sigma: float, levels: int) -> Array:
-    """Ln P(bin of x) under N(mean, σ²); the first and last bins reach to infinity."""
-    half = 1 / (levels - 1)
-    upper = jnp.where(x > 1 - half, jnp.inf, (x + half - mean) / sigma)
-    lower = jnp.where(x < -1 + half, -jnp.inf, (x - half - mean) / sigma)
-    # In the tail nearer to 0, where differences of Φ keep their digits.
-    flip = lower > 0
-    lower, upper = jnp.where(flip, -upper, lower), jnp.where(flip, -lower, upper)
-    log_upper, log_lower = (jax.scipy.stats.norm.logcdf(upper), jax.scipy.stats.norm.logcdf(lower))
-    return log_upper + jnp.log1p(-jnp.exp(jnp.minimum(log_lower - log_upper, -1e-7)))
-
-
-# --- what the model can do -----------------------------------------------------------------------
-
-
-def sample(cfg: Config, variables: PyTree, key: Key, num: int) -> Array:
-    """Draw `num` samples by `cfg.sampler`: float32 [num, *shape], images in [-1, 1]."""
-    if num < 1:
-        raise InputError(f"num = {num}, but at least 1 sample is drawn")
-    return _sample(cfg, variables, key, num)
-
-
-@jit(0, 3)
-def _sample(cfg: Config, variables: PyTree, key: Key, num: int) -> Array:
-    x = draw(cfg, denoiser(cfg, variables), key, num)
+@jit(0, 3, 4)
+def _sample(cfg: Config, variables: PyTree, key: Key, num: int, net: nn.Module | None) -> Array:
+    x = sample_from(cfg, denoiser(cfg, variables, net), key, num)
     return jnp.clip(x, -1, 1) if len(cfg.shape) == 3 else x
 
 
-def draw(cfg: Config, eps_fn: EpsFn, key: Key, num: int) -> Array:
-    """Samples [num, *shape] of any denoiser, by the Config's sampler; x̂₀ clipped if it says so."""
-    schedule = noise_schedule(cfg)
-    if len(cfg.shape) == 3 and cfg.clip:
-        eps_fn = samplers.clip_denoised(eps_fn, schedule)
-    return SAMPLERS[cfg.sampler](cfg)(eps_fn, schedule, key, (num, *cfg.shape))
+def sample_from(cfg: Config, eps_fn: EpsFn, key: Key, num: int) -> Array:
+    """Sample from any denoiser by the Config's sampler: [num, *shape], not clipped at the end."""
+    return SAMPLERS[cfg.sampler](cfg)(
+        _clipped(cfg, eps_fn), noise_schedule(cfg), key, (num, *cfg.shape)
+    )
+
+
+def _clipped(cfg: Config, eps_fn: EpsFn) -> EpsFn:
+    """Return a denoiser whose x̂₀ stays in [-1, 1], for images and if the Config says so."""
+    if len(cfg.shape) == 3 and cfg.clip_denoised:
+        return samplers.clip_denoised(eps_fn, noise_schedule(cfg))
+    return eps_fn
+
+
+def evaluations(cfg: Config) -> int:
+    """Return how often the network is called for a sample (with guidance, on twice the batch)."""
+    if cfg.sampler == "ancestral" or cfg.sample_steps is None:
+        return cfg.T
+    return min(cfg.T, cfg.sample_steps)
+
+
+def with_evaluations(cfg: ConfigT, num: int) -> ConfigT:
+    """Return a Config that samples in `num` network calls, by the second-order solver.
+
+    Raises:
+        InputError: unless 1 ≤ num ≤ T.
+    """
+    if not 1 <= num <= cfg.T:
+        raise InputError(f"{num} network evaluations; there must be 1 to T = {cfg.T}")
+    return dataclasses.replace(cfg, sampler="multistep", sample_steps=num)
 
 
 def posterior(
@@ -341,77 +289,112 @@ def posterior(
     variables: PyTree,
     key: Key,
     num: int,
-    seen: inverse.Seen,
+    measurement: inverse.Measurement,
     method: str = "pigdm",
     steps: int | None = None,
+    *,
+    net: nn.Module | None = None,
 ) -> Array:
-    """Draw `num` samples of p(x|y), y = Ax + noise, by one of `inverse.METHODS`: [num, *shape]."""
+    """Sample from p(x|y), y = Ax + noise, by one of `inverse.METHODS`: [num, *shape]."""
 
     @jit()
-    def draw(variables: PyTree, key: Key) -> Array:
-        schedule, eps_fn = noise_schedule(cfg), denoiser(cfg, variables)
-        if len(cfg.shape) == 3 and cfg.clip:
-            eps_fn = samplers.clip_denoised(eps_fn, schedule)
+    def run(variables: PyTree, key: Key) -> Array:
+        schedule, eps_fn = noise_schedule(cfg), _clipped(cfg, denoiser(cfg, variables, net))
         shape = (num, *cfg.shape)
-        x = inverse.METHODS[method](eps_fn, schedule, key, shape, seen, steps)
+        x = inverse.METHODS[method](eps_fn, schedule, key, shape, measurement, steps)
         return jnp.clip(x, -1, 1) if len(cfg.shape) == 3 else x
 
-    return draw(variables, key)
+    return run(variables, key)
 
 
-def log_prob(cfg: Config, variables: PyTree, x: Array, key: Key | None = None) -> Array:
-    """A lower bound of ln p(x), the ELBO, from one draw of noise per step: [B], in nats.
+def log_prob(
+    cfg: Config,
+    variables: PyTree,
+    x: Array,
+    key: Key | None = None,
+    *,
+    condition: None = None,
+    net: nn.Module | None = None,
+) -> Array:
+    """Return the ELBO, a lower bound of ln p(x): [B], in nats; T network evaluations.
 
-    Images are 8-bit: the probability is that of the 256-level pixels. T evaluations.
+    Images are taken as 8-bit: the bound is of the probability of their 256-level pixels.
+
+    Args:
+        cfg: of the model.
+        variables: of the trained model.
+        x: [B, *shape].
+        key: of the noise, one sample for each t; None: a fixed key.
+        condition: None, as the model is unconditional.
+        net: the network that was trained instead of the Config's.
     """
+    refuse_condition(condition)
     x = check_shape({"x": x}, cfg.shape)
-    return _log_prob(cfg, variables, x, jax.random.key(0) if key is None else key)
+    return _log_prob(cfg, variables, x, jax.random.key(0) if key is None else key, net)
 
 
-@jit(0)
-def _log_prob(cfg: Config, variables: PyTree, x: Array, key: Key) -> Array:
+@jit(0, 4)
+def _log_prob(cfg: Config, variables: PyTree, x: Array, key: Key, net: nn.Module | None) -> Array:
+    return elbo_of(cfg, denoiser(cfg, variables, net), x, key)
+
+
+def elbo_of(cfg: Config, eps_fn: EpsFn, x: Array, key: Key) -> Array:
+    """Return the ELBO of x [B, *shape] under any denoiser: [B]."""
     levels = 256 if len(cfg.shape) == 3 else None
-    schedule, eps_fn = noise_schedule(cfg), denoiser(cfg, variables)
-    terms = elbo_terms(eps_fn, schedule, x, key, cfg.variance, levels)
-    return -sum(terms.values(), jnp.zeros(x.shape[0]))
+    return elbo(eps_fn, noise_schedule(cfg), x, key, cfg.variance, levels)
 
 
-def bits_per_dim(cfg: Config, variables: PyTree, x: Array, key: Key | None = None) -> Array:
-    """-log₂ p(x)'s upper bound over the number of dimensions: [B]."""
-    return -log_prob(cfg, variables, x, key) / (np.log(2) * np.prod(cfg.shape))
+def bits_per_dim(
+    cfg: Config, variables: PyTree, x: Array, key: Key | None = None,
+    *, net: nn.Module | None = None,
+) -> Array:  # fmt: skip
+    """Return an upper bound of -log₂ p(x) divided by the number of dimensions: [B]."""
+    return -log_prob(cfg, variables, x, key, net=net) / (np.log(2) * np.prod(cfg.shape))
 
 
-def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Method:
-    """Train by L_simple; `tx` in the place of the Config's Adam.
+# --- training ------------------------------------------------------------------------------------
+
+
+def method(
+    cfg: Config, tx: optax.GradientTransformation | None = None, net: nn.Module | None = None
+) -> Method:
+    """Train by L_simple.
 
     Metrics: `loss`, the mean squared error of the prediction, per dimension.
+
+    Args:
+        cfg: of the model.
+        tx: an optimiser instead of the Config's Adam.
+        net: a Flax module instead of the Config's network, called as `net(z, t, train)` with
+            z [B, *shape], t int32 [B] in 1..T and train a bool. It returns the prediction, of the
+            shape of z; dropout draws from the RNG "dropout".
+
+    Example:
+        >>> class Net(nn.Module):
+        ...     @nn.compact
+        ...     def __call__(self, z, t, train):
+        ...         h = nn.Dense(16)(jnp.concatenate([z, t[:, None] / 20], axis=-1))
+        ...         return nn.Dense(z.shape[-1])(nn.swish(h))
+        >>> cfg, batch = Config(shape=(2,), T=20), {"x": jnp.ones((8, 2))}
+        >>> m = method(cfg, net=Net())
+        >>> state = m.init(jax.random.key(0), batch)
+        >>> state, metrics = jax.jit(m.train_step)(jax.random.key(1), state, batch)
+        >>> sample(cfg, state.variables, jax.random.key(2), 3, net=Net()).shape
+        (3, 2)
     """
-    net = network(cfg)
+    used = net or network(cfg)
 
     def init_variables(key: Key, batch: Batch) -> PyTree:
         x = check_shape(batch, cfg.shape)
-        return net.init(key, x[:1], jnp.ones(1, jnp.int32))
+        return used.init(key, x[:1], jnp.ones(1, jnp.int32), False)
 
     def loss(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
         x = check_shape(batch, cfg.shape)
-        apply = partial(net.apply, {"params": params, **mutables}, train=True)
 
         def predict(z: Array, t: Array, key: Key) -> Array:
-            return jnp.asarray(apply(z, t, rngs={"dropout": key}))
+            variables = {"params": params, **mutables}
+            return jnp.asarray(used.apply(variables, z, t, True, rngs={"dropout": key}))
 
-        metrics: Metrics = {}
-        return simple_loss(cfg, predict, key, x), (metrics, mutables)
+        return simple_loss(cfg, predict, key, x), ({}, mutables)
 
-    return close(init_variables, with_ema(descent(loss, tx or optimizer(cfg)), cfg.ema_decay))
-
-
-def optimizer(cfg: Config) -> optax.GradientTransformation:
-    """Adam, with a warmed-up and perhaps decaying learning rate, after clipping the gradient."""
-    rate = optax.constant_schedule(cfg.learning_rate)
-    if cfg.decay_steps:
-        rate = optax.cosine_decay_schedule(cfg.learning_rate, cfg.decay_steps - cfg.warmup_steps)
-    if cfg.warmup_steps:
-        ramp = optax.linear_schedule(0.0, cfg.learning_rate, cfg.warmup_steps)
-        rate = optax.join_schedules([ramp, rate], [cfg.warmup_steps])
-    adam = optax.inject_hyperparams(optax.adam)(rate, b2=cfg.b2)  # the rate becomes a metric
-    return optax.chain(optax.clip_by_global_norm(cfg.clip_norm), adam)
+    return build(init_variables, with_ema(descent(loss, tx or optimizer(cfg)), cfg.ema_decay))

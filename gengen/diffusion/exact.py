@@ -1,9 +1,9 @@
-r"""Mixtures of Gaussians, of which everything is known: denoisers, posteriors, draws.
+r"""Mixtures of Gaussians, whose denoisers and posteriors are known in closed form.
 
     p(x) = Σ_k w_k N(m_k, s² I)      q(z_t) = Σ_k w_k N(√ᾱ_t m_k, (ᾱ_t s² + 1-ᾱ_t) I)
 
-Any sampler and any method for inverse problems takes `denoiser` in the place of a trained network,
-and what it gets wrong is then its own.
+Samplers and methods for inverse problems take `denoiser` instead of a trained network; their errors
+are then their own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gengen.types import Array
 
 
 class Mixture(NamedTuple):
-    """Σ_k w_k N(m_k, C), C the same for all; float64.
+    """A mixture Σ_k w_k N(m_k, C) of one covariance C; float64.
 
     Attributes:
         weights: w [K].
@@ -32,27 +32,27 @@ class Mixture(NamedTuple):
     means: np.ndarray
     covariance: np.ndarray
 
-    def draw(self, rng: np.random.Generator, num: int) -> np.ndarray:
-        """Draws: [num, D]."""
+    def sample(self, rng: np.random.Generator, num: int) -> np.ndarray:
+        """Return samples [num, D]."""
         rows = rng.choice(len(self.weights), num, p=self.weights)
         noise = rng.standard_normal((num, self.means.shape[1]))
         return self.means[rows] + noise @ np.linalg.cholesky(self.covariance).T
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean [D] and covariance [D, D]."""
+        """Return mean [D] and covariance [D, D]."""
         mean = self.weights @ self.means
         away = self.means - mean
         return mean, self.covariance + np.einsum("k,ki,kj->ij", self.weights, away, away)
 
 
 def mixture(weights: np.ndarray, means: np.ndarray, std: float) -> Mixture:
-    """Round components, all of deviation `std`."""
+    """Return a mixture of isotropic components, all of standard deviation `std`."""
     means = np.asarray(means, np.float64)
     return Mixture(np.asarray(weights, np.float64), means, std**2 * np.eye(means.shape[1]))
 
 
 def denoiser(p: Mixture, schedule: Schedule) -> EpsFn:
-    """E[ε | z_t], z [B, D], for round components."""
+    """Return E[ε | z_t], z [B, D], for isotropic components."""
     alpha, rest = (jnp.asarray(a, jnp.float32) for a in schedule[1:])
     log_w, means = jnp.log(jnp.asarray(p.weights)), jnp.asarray(p.means, jnp.float32)
     s2 = float(p.covariance[0, 0])
@@ -68,7 +68,7 @@ def denoiser(p: Mixture, schedule: Schedule) -> EpsFn:
 
 
 def posterior(p: Mixture, A: np.ndarray, y: np.ndarray, noise: float) -> Mixture:
-    """p(x|y) for y = Ax + σ n, A [d, D], y [d]: another mixture."""
+    """Return p(x|y) for y = Ax + σ n, A [d, D], y [d]: another mixture."""
     S = A @ p.covariance @ A.T + noise**2 * np.eye(len(A))
     gain = p.covariance @ A.T @ np.linalg.inv(S)
     away = y - p.means @ A.T

@@ -1,18 +1,19 @@
-r"""Inverse problems: y = Ax + σ_y n is seen, an unconditional model is p(x), and p(x|y) is asked.
+r"""Inverse problems: sample p(x|y) for a measurement y = Ax + σ_y n, with an unconditional p(x).
 
-ε' = ε̂ - √(1-ᾱ_t) ∇_z ln p(y|z_t) would be the denoiser of p(z_t|y); what differs is what is taken
-for p(y|z_t), which nobody knows. x̂₀(z_t) = E[x|z_t] is Tweedie's, by the denoiser.
+The denoiser of p(z_t|y) is ε' = ε̂ - √(1-ᾱ_t) ∇_z ln p(y|z_t). The likelihood p(y|z_t) is
+intractable; the methods differ in how they approximate it. x̂₀(z_t) = E[x|z_t] is the denoiser's.
 
-    replacement   what is seen of z_s is replaced by q(z_s|y) after each step, each step is repeated
-                  `repeats` times: RePaint, Lugmayr et al. 2022 (2201.09865), for any A
+    replacement   the measured part of z_s is replaced by a sample of q(z_s|y) after each step, and
+                  each step is repeated `repeats` times: RePaint, Lugmayr et al. 2022 (2201.09865),
+                  for any A
     dps           z_s - ζ ∇_z ‖y - A x̂₀‖: Chung et al. 2023 (2209.14687)
     pigdm         p(y|z_t) ≈ N(A x̂₀, r_t² AAᵀ + σ_y² I), r_t² = 1-ᾱ_t: Song et al. 2023, *Pseudo-
                   inverse-Guided Diffusion Models* (ICLR); exact if p(x) = N(0, I)
-    twisted       that guess, but as a proposal: particles are weighted by what it gets wrong, and
-                  resampled. Wu et al. 2023 (2306.17775). As particles grow in number the samples
-                  become those of p(x|y), whatever the guess
+    twisted       the same approximation as the proposal of a particle filter, which weights and
+                  resamples the particles: Wu et al. 2023 (2306.17775). As the number of particles
+                  grows, the samples converge to p(x|y), whatever the approximation
 
-The first three are biased, and docs/DIFFUSION.md says how much where p(x|y) is known. All are one
+The first three are biased; docs/DIFFUSION.md has their errors where p(x|y) is known. Each is one
 `lax.scan`; `steps` are as in `samplers.ddim`, with all of its noise (η = 1).
 """
 
@@ -32,15 +33,15 @@ from gengen.diffusion.samplers import EpsFn, Steps, timesteps
 from gengen.diffusion.schedule import Schedule
 from gengen.types import Array, InputError, Key, Shape
 
-SURE = 1e-3  # the least σ_y that divides: a y without noise is still that uncertain
+MIN_NOISE = 1e-3  # lower bound of σ_y where it divides
 
 
-class Seen(NamedTuple):
-    """What is known of x: y = Ax + σ_y n.
+class Measurement(NamedTuple):
+    """A measurement of x: y = Ax + σ_y n.
 
     Attributes:
         operator: A.
-        y: one observation [1, ...] for all samples, or one for each [B, ...].
+        y: one [1, ...] for all samples, or one for each sample [B, ...].
         noise: σ_y.
     """
 
@@ -50,7 +51,7 @@ class Seen(NamedTuple):
 
 
 class Move(NamedTuple):
-    """From t to s < t: numbers, float32, from z_t = a x + b ε to z_s = a_s x + b_s ε."""
+    """The coefficients of a step from z_t = a x + b ε to z_s = a_s x + b_s ε, s < t; float32."""
 
     t: Array
     a: Array
@@ -60,12 +61,12 @@ class Move(NamedTuple):
     of_x: Array  # E[z_s | z_t, x] = of_x x + of_z z_t
     of_z: Array
     sigma: Array  # its standard deviation: √β̃
-    keep: Array  # z_t = keep z_s + forget n, forwards
+    keep: Array  # z_t = keep z_s + forget n, forward
     forget: Array
 
 
 def moves(schedule: Schedule, steps: Steps) -> Move:
-    """Those from T to the end, one behind the other: fields [steps]."""
+    """Return the steps from T to the end: fields [steps]."""
     times = timesteps(schedule, steps)
     alpha = np.append(1.0, schedule.alpha_bars)[times]
     rest = np.append(0.0, schedule.one_minus_alpha_bars)[times]
@@ -78,8 +79,8 @@ def moves(schedule: Schedule, steps: Steps) -> Move:
     return Move(jnp.asarray(times[:-1], jnp.int32), *(jnp.asarray(f, jnp.float32) for f in fields))
 
 
-def _guess(eps_fn: EpsFn, z: Array, now: Move) -> Array:
-    """x̂₀(z_t)."""
+def _denoised(eps_fn: EpsFn, z: Array, now: Move) -> Array:
+    """Return x̂₀(z_t)."""
     return (z - now.b * eps_fn(z, jnp.full(len(z), now.t))) / now.a
 
 
@@ -95,7 +96,7 @@ def _scan(
 
 
 def _each(total: Array) -> Array:
-    """Sums over all axes but the first: [B]."""
+    """Return the sums over all axes but the first: [B]."""
     return total.reshape(len(total), -1).sum(1)
 
 
@@ -103,29 +104,30 @@ def _each(total: Array) -> Array:
 
 
 def replacement(
-    eps_fn: EpsFn, schedule: Schedule, key: Key, shape: Shape, seen: Seen, steps: Steps = None,
-    repeats: int = 5,
+    eps_fn: EpsFn, schedule: Schedule, key: Key, shape: Shape, measurement: Measurement,
+    steps: Steps = None, repeats: int = 5,
 ) -> Array:  # fmt: skip
-    """Samples [B, ...] of which what is seen has been put in the place of what was drawn.
+    """Sample by replacing the measured part of z after each step: [B, ...].
 
     Args:
         eps_fn: the denoiser of p(x).
         schedule: of the forward process.
         key: of all noise.
         shape: [B, ...] of the samples.
-        seen: of x; its noise is not used.
+        measurement: of x; its noise is not used.
         steps: as in `samplers.ddim`.
-        repeats: of every step, going back in between, so that both parts come to agree: 1 and more.
+        repeats: how often each step is made, with noise added back in between, so that both parts
+            become consistent; at least 1.
     """
     if repeats < 1:
-        raise InputError(f"repeats = {repeats}, but a step is made at least once")
-    A, y, _ = seen
+        raise InputError(f"repeats = {repeats}; it must be at least 1")
+    A, y, _ = measurement
 
     def step(z: Array, now: Move, key: Key) -> Array:
         def once(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             z, _ = carry
             own, theirs, back = (rng.normal(k, shape) for k in _keys(jax.random.fold_in(key, i), 3))
-            x = _guess(eps_fn, z, now)
+            x = _denoised(eps_fn, z, now)
             z_s = now.of_x * x + now.of_z * z + now.sigma * own
             z_s = A.project(z_s, now.a_s * jnp.asarray(y) + now.b_s * A.forward(theirs))
             return now.keep * z_s + now.forget * back, z_s
@@ -140,101 +142,115 @@ def _keys(key: Key, num: int) -> Key:
 
 
 def dps(
-    eps_fn: EpsFn, schedule: Schedule, key: Key, shape: Shape, seen: Seen, steps: Steps = None,
-    zeta: float = 1.0,
+    eps_fn: EpsFn, schedule: Schedule, key: Key, shape: Shape, measurement: Measurement,
+    steps: Steps = None, zeta: float = 1.0,
 ) -> Array:  # fmt: skip
-    """Samples [B, ...] pulled by the gradient of the distance from y, whatever σ_y is.
+    """Sample with the gradient of the distance from y, regardless of σ_y: [B, ...].
 
     Args:
         eps_fn: the denoiser of p(x).
         schedule: of the forward process.
         key: of all noise.
         shape: [B, ...] of the samples.
-        seen: of x; its noise is not used.
+        measurement: of x; its noise is not used.
         steps: as in `samplers.ddim`.
-        zeta: ζ, the step against the gradient of ‖y - A x̂₀‖.
+        zeta: ζ, the step size along the negative gradient of ‖y - A x̂₀‖.
     """
-    A, y, _ = seen
+    A, y, _ = measurement
 
     def step(z: Array, now: Move, key: Key) -> Array:
         def distance(z: Array) -> tuple[Array, Array]:
-            x = _guess(eps_fn, z, now)
+            x = _denoised(eps_fn, z, now)
             return jnp.sqrt(_each(jnp.square(y - A.forward(x))) + 1e-12).sum(), x
 
-        pull, x = jax.grad(distance, has_aux=True)(z)
-        drawn = now.of_x * x + now.of_z * z + now.sigma * rng.normal(key, shape)
-        return drawn - zeta * pull
+        gradient, x = jax.grad(distance, has_aux=True)(z)
+        new = now.of_x * x + now.of_z * z + now.sigma * rng.normal(key, shape)
+        return new - zeta * gradient
 
     return _scan(step, schedule, key, shape, steps)
 
 
 def pigdm(
-    eps_fn: EpsFn, schedule: Schedule, key: Key, shape: Shape, seen: Seen, steps: Steps = None
+    eps_fn: EpsFn,
+    schedule: Schedule,
+    key: Key,
+    shape: Shape,
+    measurement: Measurement,
+    steps: Steps = None,
 ) -> Array:
-    """Samples [B, ...] by the denoiser of p(z_t|y) that pseudo-inverse guidance guesses.
+    """Sample with pseudo-inverse guidance, an approximate denoiser of p(z_t|y): [B, ...].
 
     Args:
         eps_fn: the denoiser of p(x).
         schedule: of the forward process.
         key: of all noise.
         shape: [B, ...] of the samples.
-        seen: of x.
+        measurement: of x.
         steps: as in `samplers.ddim`.
     """
 
     def step(z: Array, now: Move, key: Key) -> Array:
-        (_, x), pull = _twist(eps_fn, seen, z, now)
-        x = x + now.b**2 / now.a * pull
+        (_, x), gradient = _twist(eps_fn, measurement, z, now)
+        x = x + now.b**2 / now.a * gradient
         return now.of_x * x + now.of_z * z + now.sigma * rng.normal(key, shape)
 
     return _scan(step, schedule, key, shape, steps)
 
 
-def _twist(eps_fn: EpsFn, seen: Seen, z: Array, now: Move) -> tuple[tuple[Array, Array], Array]:
-    """(ln N(y; A x̂₀, r² AAᵀ + σ_y² I) [B] but for a constant, x̂₀ [B, ...]), and ∇_z of it."""
+def _twist(
+    eps_fn: EpsFn, measurement: Measurement, z: Array, now: Move
+) -> tuple[tuple[Array, Array], Array]:
+    """Return (ln N(y; A x̂₀, r² AAᵀ + σ_y² I) [B] up to a constant, x̂₀), and its gradient in z."""
 
     def total(z: Array) -> tuple[Array, tuple[Array, Array]]:
-        x = _guess(eps_fn, z, now)
-        log_p = _log_likelihood(seen, x, now.b**2)
+        x = _denoised(eps_fn, z, now)
+        log_p = _log_likelihood(measurement, x, now.b**2)
         return log_p.sum(), (log_p, x)
 
-    (_, found), pull = jax.value_and_grad(total, has_aux=True)(z)
-    return found, pull
+    (_, found), gradient = jax.value_and_grad(total, has_aux=True)(z)
+    return found, gradient
 
 
-def _log_likelihood(seen: Seen, x: Array, r2: Array | float) -> Array:
-    away = jnp.asarray(seen.y) - seen.operator.forward(x)
-    solved = seen.operator.solve(away, r2, max(seen.noise, SURE) ** 2)
-    return -0.5 * _each(jnp.asarray(away * solved))
+def _log_likelihood(measurement: Measurement, x: Array, r2: Array | float) -> Array:
+    A, y, noise = measurement
+    residual = jnp.asarray(y) - A.forward(x)
+    solved = A.solve(residual, r2, max(noise, MIN_NOISE) ** 2)
+    return -0.5 * _each(jnp.asarray(residual * solved))
 
 
 def twisted(
-    eps_fn: EpsFn, schedule: Schedule, key: Key, shape: Shape, seen: Seen, steps: Steps = None
+    eps_fn: EpsFn,
+    schedule: Schedule,
+    key: Key,
+    shape: Shape,
+    measurement: Measurement,
+    steps: Steps = None,
 ) -> Array:
-    """The particles of one twisted sequential Monte Carlo run: samples [P, ...], not independent.
+    """Return the particles of one twisted sequential Monte Carlo run: [P, ...], not independent.
 
-    What the particles agree on comes of their number: with few of them, all may be alike.
+    Use many particles: of few, most may be copies of one.
 
     Args:
         eps_fn: the denoiser of p(x).
         schedule: of the forward process.
         key: of all noise.
         shape: [P, ...], P particles.
-        seen: of x, one y for all. Its noise is taken to be at least 0.001.
+        measurement: of x, one y for all. Its noise is taken to be at least 0.001.
         steps: as in `samplers.ddim`.
     """
-    if len(jnp.asarray(seen.y)) != 1:
-        raise InputError(f"{len(jnp.asarray(seen.y))} observations, but all particles have one")
+    num_measurements = len(jnp.asarray(measurement.y))
+    if num_measurements != 1:
+        raise InputError(f"{num_measurements} measurements; all particles share one, y [1, ...]")
     plan = moves(schedule, steps)
     first, rest = (jax.tree.map(lambda f, s=s: f[s], plan) for s in (0, slice(1, None)))
 
     def propose(carry: tuple, now: Move, key: Key) -> tuple[Array, Array]:
-        """z_s by the guided step, and ln of what the plain one gives it over the guided one."""
-        z, x, pull, log_p, log_w = carry
-        chosen_key, noise_key = _keys(key, 2)
-        rows, log_w = _resampled(chosen_key, log_w)
-        z, x, pull, log_p = (v[rows] for v in (z, x, pull, log_p))
-        shift = now.of_x * now.b**2 / now.a * pull
+        """Return z_s of the guided step, and its new log weight."""
+        z, x, gradient, log_p, log_w = carry
+        row_key, noise_key = _keys(key, 2)
+        rows, log_w = _resampled(row_key, log_w)
+        z, x, gradient, log_p = (v[rows] for v in (z, x, gradient, log_p))
+        shift = now.of_x * now.b**2 / now.a * gradient
         n = rng.normal(noise_key, shape)
         z_s = now.of_x * x + now.of_z * z + shift + now.sigma * n
         # ln N(z_s; μ, σ²) - ln N(z_s; μ + shift, σ²)
@@ -244,21 +260,21 @@ def twisted(
     def step(carry: tuple, nows: tuple[Move, Move]) -> tuple[tuple, None]:
         now, after = nows
         z_s, log_w = propose(carry, now, jax.random.fold_in(key, now.t))
-        (log_p, x), pull = _twist(eps_fn, seen, z_s, after)
-        return (z_s, x, pull, log_p, log_w + log_p), None
+        (log_p, x), gradient = _twist(eps_fn, measurement, z_s, after)
+        return (z_s, x, gradient, log_p, log_w + log_p), None
 
     z = rng.normal(jax.random.fold_in(key, 0), shape)
-    (log_p, x), pull = _twist(eps_fn, seen, z, first)
+    (log_p, x), gradient = _twist(eps_fn, measurement, z, first)
     before = jax.tree.map(lambda f: f[:-1], plan)
-    carry, _ = jax.lax.scan(step, (z, x, pull, log_p, log_p), (before, rest))
-    # The last step has no noise: x̂₀ itself, weighted by p(y|x).
+    carry, _ = jax.lax.scan(step, (z, x, gradient, log_p, log_p), (before, rest))
+    # The last step has no noise: it returns x̂₀, weighted by p(y|x).
     _, x, _, log_p, log_w = carry
-    log_w = log_w - log_p + _log_likelihood(seen, x, 0.0)
+    log_w = log_w - log_p + _log_likelihood(measurement, x, 0.0)
     return x[_systematic(jax.random.fold_in(key, schedule.num_steps + 1), log_w)]
 
 
 def _resampled(key: Key, log_w: Array) -> tuple[Array, Array]:
-    """Rows to go on with, and their weights: new ones where fewer than half are effective."""
+    """Return rows and log weights; resampled if fewer than half of the particles are effective."""
     w = jax.nn.softmax(log_w)
     few = 1 / jnp.sum(w**2) < len(w) / 2
     rows = jnp.where(few, _systematic(key, log_w), jnp.arange(len(w)))
@@ -266,7 +282,7 @@ def _resampled(key: Key, log_w: Array) -> tuple[Array, Array]:
 
 
 def _systematic(key: Key, log_w: Array) -> Array:
-    """Rows drawn in proportion to their weights, as evenly as can be: [P]."""
+    """Return rows by systematic resampling: [P]."""
     num = len(log_w)
     at = (jax.random.uniform(key) + jnp.arange(num)) / num
     rows = jnp.searchsorted(jnp.cumsum(jax.nn.softmax(log_w)), at)

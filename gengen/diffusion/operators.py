@@ -1,14 +1,14 @@
-r"""What is seen of an image: linear operators A, y = Ax + σ_y n, of inverse problems.
+r"""Linear operators A of inverse problems, y = Ax + σ_y n.
 
     inpaint     the pixels of a mask
-    grey        a weighted mean of the channels
+    grey        the luma of an image in colour
     box         means over f × f pixels: super-resolution
-    bicubic     the usual down-sampling of images, cubic and antialiased: super-resolution
+    bicubic     cubic, antialiased down-sampling: super-resolution
     convolve    a blur; kernels: `gaussian`, `motion`
     matrix      any A of vectors
 
-Each is three functions of batches. `solve` is what guidance and pseudo-inverses are made of, and is
-exact, as every A here is diagonal in a basis that one knows: A⁺ = Aᵀ (AAᵀ)⁻¹.
+Each is three functions of batches. Guidance and pseudo-inverses, A⁺ = Aᵀ (AAᵀ)⁻¹, use `solve`,
+which is exact: every AAᵀ here is diagonal in a known basis.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 from gengen.types import Array, InputError, Shape
 
-FLOOR = 1e-6  # of eigenvalues of AAᵀ, the largest being about 1: less is taken for nothing
+FLOOR = 1e-6  # of the eigenvalues of AAᵀ, relative to about 1: smaller ones count as 0
 
 
 class Operator(NamedTuple):
@@ -38,16 +38,16 @@ class Operator(NamedTuple):
     solve: Callable[[Array, Array | float, Array | float], Array]
 
     def pinv(self, y: Array) -> Array:
-        """A⁺y: of all x with Ax = y the smallest."""
+        """Return A⁺y, the x of least norm with Ax = y."""
         return self.adjoint(self.solve(y, 1.0, FLOOR))
 
     def project(self, x: Array, y: Array) -> Array:
-        """The nearest x' to x with Ax' = y: x + A⁺(y - Ax)."""
+        """Return the nearest x' to x with Ax' = y: x + A⁺(y - Ax)."""
         return x + self.pinv(y - self.forward(x))
 
 
 def inpaint(mask: np.ndarray) -> Operator:
-    """The values where mask [H, W, C] (or what broadcasts to it) is True; y is 0 elsewhere."""
+    """Return A that keeps x where the mask is True, [H, W, C] or broadcast to it; 0 elsewhere."""
     m = jnp.asarray(mask, jnp.float32)
 
     def forward(x: Array) -> Array:
@@ -57,7 +57,7 @@ def inpaint(mask: np.ndarray) -> Operator:
 
 
 def grey(weights: tuple[float, ...] = (0.299, 0.587, 0.114)) -> Operator:
-    """The luma of [B, H, W, 3], [B, H, W, 1]; weights by default those of ITU-R BT.601."""
+    """Return A for the luma, [B, H, W, 3] to [B, H, W, 1]; default weights of ITU-R BT.601."""
     w = jnp.asarray(weights, jnp.float32)
     norm = float(np.sum(np.square(weights)))
     return Operator(
@@ -68,20 +68,20 @@ def grey(weights: tuple[float, ...] = (0.299, 0.587, 0.114)) -> Operator:
 
 
 def box(shape: Shape, factor: int) -> Operator:
-    """Means over factor × factor pixels of images of shape (H, W, C)."""
+    """Return A for means over factor × factor pixels of images of shape (H, W, C)."""
     _check_factor(shape, factor)
     sides = [np.kron(np.eye(n // factor), np.ones(factor) / factor) for n in shape[:2]]
     return separable(*sides)
 
 
 def bicubic(shape: Shape, factor: int) -> Operator:
-    """Down-sampling by a cubic kernel (a = -½), widened by the factor; the border is repeated."""
+    """Return A for cubic down-sampling (a = -½), antialiased; the border is repeated."""
     _check_factor(shape, factor)
     return separable(*(cubic_rows(n, factor) for n in shape[:2]))
 
 
 def cubic_rows(n: int, factor: int) -> np.ndarray:
-    """The weights [n / factor, n] of each smaller pixel; every row sums to 1."""
+    """Return the weights [n / factor, n] of each output pixel; every row sums to 1."""
     centre = (np.arange(n // factor) + 0.5) * factor - 0.5
     reach = np.arange(-2 * factor, n + 2 * factor)
     away = np.abs(reach - centre[:, None]) / factor
@@ -100,7 +100,7 @@ def _check_factor(shape: Shape, factor: int) -> None:
 
 
 def separable(rows: np.ndarray, columns: np.ndarray) -> Operator:
-    """Y = R X Cᵀ of every channel, for R [h, H] and C [w, W]."""
+    """Return A for R X Cᵀ of every channel, with R [h, H] and C [w, W]."""
     r, c = (jnp.asarray(m, jnp.float32) for m in (rows, columns))
     # RRᵀ = U diag(p) Uᵀ, CCᵀ = V diag(q) Vᵀ: AAᵀ is diag(p qᵀ) in the basis U ⊗ V.
     (p, u), (q, v) = (np.linalg.eigh(m @ m.T) for m in (rows, columns))
@@ -118,13 +118,15 @@ def _both(rows: Array, columns: Array, x: Array) -> Array:
 
 
 def convolve(shape: Shape, kernel: np.ndarray) -> Operator:
-    """Every channel convolved with a kernel [a, b], odd sides, that sums to 1; borders wrap.
+    """Return A for the convolution of every channel with a kernel [a, b] of odd sides, sum 1.
 
-    Images wrap around at their borders, which makes the Fourier basis A's own.
+    Images wrap around at their borders, so that A is diagonal in the Fourier basis.
     """
     a, b = kernel.shape
     if a % 2 == 0 or b % 2 == 0 or a > shape[0] or b > shape[1]:
-        raise InputError(f"a kernel of {a} × {b}: sides are odd, and fit images of shape {shape}")
+        raise InputError(
+            f"kernel of {a} × {b}: its sides must be odd and no larger than those of images {shape}"
+        )
     padded = np.zeros(shape[:2])
     padded[:a, :b] = kernel
     centred = np.roll(padded, (-(a // 2), -(b // 2)), (0, 1))
@@ -143,29 +145,29 @@ def convolve(shape: Shape, kernel: np.ndarray) -> Operator:
 
 
 def gaussian(std: float) -> np.ndarray:
-    """A Gaussian kernel of that many pixels, cut at 3 of them; sums to 1."""
+    """Return a Gaussian kernel of standard deviation `std` pixels, cut at 3 std; sums to 1."""
     if not std > 0:
-        raise InputError(f"std = {std}, but it is above 0")
+        raise InputError(f"std = {std}; it must be positive")
     at = np.arange(-int(np.ceil(3 * std)), int(np.ceil(3 * std)) + 1)
     line = np.exp(-0.5 * (at / std) ** 2)
     return np.outer(line, line) / line.sum() ** 2
 
 
 def motion(length: int, angle: float = 45.0) -> np.ndarray:
-    """The trace of a point that moves `length` pixels at an angle; sums to 1.
+    """Return the kernel of a motion by `length` pixels in one direction; sums to 1.
 
     Args:
         length: odd; the kernel is [length, length].
-        angle: degrees, from the right, anticlockwise.
+        angle: degrees, anticlockwise from the right.
     """
     if length < 1 or length % 2 == 0:
-        raise InputError(f"length = {length}, but it is odd and at least 1")
+        raise InputError(f"length = {length}; it must be odd and at least 1")
     kernel, half = np.zeros((length, length)), length // 2
     turn = np.deg2rad(angle)
     for along in np.linspace(-half, half, 8 * length + 1):
         row, column = half - along * np.sin(turn), half + along * np.cos(turn)
         i, j = int(np.floor(row + 1e-9)), int(np.floor(column + 1e-9))
-        for di, dj in ((0, 0), (0, 1), (1, 0), (1, 1)):  # shared by the four pixels around it
+        for di, dj in ((0, 0), (0, 1), (1, 0), (1, 1)):  # bilinear weights
             share = (1 - abs(row - i - di)) * (1 - abs(column - j - dj))
             if share > 1e-9:
                 kernel[i + di, j + dj] += share
@@ -173,7 +175,7 @@ def motion(length: int, angle: float = 45.0) -> np.ndarray:
 
 
 def matrix(A: np.ndarray) -> Operator:
-    """A [d, D] of vectors [B, D]."""
+    """Return the operator of a matrix A [d, D], for vectors [B, D]."""
     a = jnp.asarray(A, jnp.float32)
     values, u = np.linalg.eigh(np.asarray(A, np.float64) @ np.asarray(A, np.float64).T)
     basis, spread = jnp.asarray(u, jnp.float32), jnp.asarray(np.maximum(values, 0), jnp.float32)

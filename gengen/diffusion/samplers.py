@@ -1,7 +1,7 @@
-r"""Samplers: a denoiser in, samples out, in one `lax.scan`.
+r"""Samplers for any denoiser, each in one `lax.scan`.
 
 A denoiser is any function `eps_fn(z, t) -> ε̂` of z [B, ...] and t [B] int32 in 1..T: a trained
-network, or the exact E[ε | z_t] of a distribution one knows. x̂₀ = (z_t - √(1-ᾱ_t) ε̂)/√ᾱ_t.
+network, or the exact E[ε | z_t] of a known distribution. x̂₀ = (z_t - √(1-ᾱ_t) ε̂)/√ᾱ_t.
 
     ancestral   z_{t-1} = (z_t - β_t ε̂/√(1-ᾱ_t))/√(1-β_t) + σ_t n             n ~ N(0, I)
                 every step, σ_t as chosen: Ho et al. 2020 (2006.11239, algorithm 2)
@@ -36,7 +36,7 @@ Steps = int | Sequence[int] | np.ndarray | None  # evaluations, or the times: se
 def ancestral(
     eps_fn: EpsFn, schedule: Schedule, key: Key, shape: Shape, variance: str = "posterior"
 ) -> Array:
-    """Draw samples by all T steps of the reverse process.
+    """Sample by all T steps of the reverse process.
 
     Args:
         eps_fn: the denoiser.
@@ -60,7 +60,7 @@ def ancestral(
 def ddim(
     eps_fn: EpsFn, schedule: Schedule, key: Key, shape: Shape, steps: Steps = None, eta: float = 0.0
 ) -> Array:
-    """Draw samples in `steps` evaluations of the denoiser.
+    """Sample in `steps` evaluations of the denoiser.
 
     Args:
         eps_fn: the denoiser.
@@ -68,13 +68,13 @@ def ddim(
         key: of the start and, if eta > 0, of the noise.
         shape: [B, ...] of the samples.
         steps: evaluations, in 1..T, at evenly spaced t; T if None; or times: see `timesteps`.
-        eta: noise, as a share of the ancestral sampler's: 0 none, 1 all of it.
+        eta: noise, as a fraction of the ancestral sampler's: 0 none, 1 all of it.
 
     Returns:
         Samples, float32 of `shape`.
     """
     if not eta >= 0:
-        raise InputError(f"eta = {eta}, but a share of noise is at least 0")
+        raise InputError(f"eta = {eta}; it must be at least 0")
     times = timesteps(schedule, steps)
     alpha, rest = _bars(schedule, times)
     ratio = alpha[:-1] / alpha[1:]
@@ -88,7 +88,7 @@ def ddim(
 def multistep(
     eps_fn: EpsFn, schedule: Schedule, key: Key, shape: Shape, steps: Steps = None
 ) -> Array:
-    """Draw samples in `steps` evaluations of the denoiser, by a second-order solver.
+    """Sample in `steps` evaluations of the denoiser, by a second-order solver.
 
     Args:
         eps_fn: the denoiser.
@@ -116,28 +116,28 @@ def multistep(
 
 
 def timesteps(schedule: Schedule, steps: Steps = None) -> np.ndarray:
-    """The times that a sampler visits, from T down: int [steps + 1], the last where it ends.
+    """Return the times that a sampler visits, from T down to where it ends: int [steps + 1].
 
     Args:
         schedule: of T steps.
         steps: how many, evenly spaced from T to 0, in 1..T; None: all; or the times themselves,
-            falling, such as a grid that is dense near 0, or one that ends before it.
+            decreasing, such as a grid that is dense near 0, or one that ends above it.
     """
     T = schedule.num_steps
     if isinstance(steps, Sequence | np.ndarray):
         times = np.asarray(steps)
         falling = times.ndim == 1 and len(times) > 1 and bool(np.all(np.diff(times) < 0))
         if not falling or times[0] > T or times[-1] < 0:
-            raise InputError(f"steps = {steps}, but times fall, from T = {T} at most to 0 at least")
+            raise InputError(f"steps = {steps}; times must decrease within T = {T}..0")
         return times
     steps = T if steps is None else steps
     if not 1 <= steps <= T:
-        raise InputError(f"steps = {steps}, but the schedule allows 1 to T = {T}")
+        raise InputError(f"steps = {steps}; the schedule allows 1 to T = {T}")
     return np.unique(np.round(np.linspace(0, T, steps + 1)).astype(int))[::-1]
 
 
 def _bars(schedule: Schedule, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """ᾱ_t and 1 - ᾱ_t at times 0..T."""
+    """Return ᾱ_t and 1 - ᾱ_t at times 0..T."""
     alpha, rest = schedule.alpha_bars, schedule.one_minus_alpha_bars
     return np.append(1.0, alpha)[times], np.append(0.0, rest)[times]
 
@@ -154,9 +154,9 @@ def _run(
 ) -> Array:
     """Scan z ← gain z + slope ε̂(z, t) + σ n over all `times` but the last; coefficients [steps].
 
-    With `memory` (m, a, b) another term is m times a z + b ε̂ of the step before.
+    With `memory` (m, a, b), add m times a z + b ε̂ of the previous step.
     """
-    noisy = bool(sigma.any())  # drawing it and multiplying by 0 would cost as much
+    noisy = bool(sigma.any())  # sampling it and multiplying by 0 would cost as much
     rules = jnp.asarray(np.stack([gain, slope, sigma, *(memory or ())], 1), jnp.float32)
 
     def step(carry: tuple[Array, Array], now: tuple[Array, Array]):
@@ -176,29 +176,30 @@ def _run(
 
 
 def guided(both: EpsFn, w: float) -> EpsFn:
-    """Classifier-free guidance: ε̂ = (1+w) ε̂(z, t | y) - w ε̂(z, t).
+    """Return the denoiser of classifier-free guidance: ε̂ = (1+w) ε̂(z, t | y) - w ε̂(z, t).
 
-    Ho & Salimans 2022 (2207.12598). The score of p(z|y) (p(z|y)/p(z))^w: what y makes likelier is
-    made likelier still, at the price of variety.
+    Ho & Salimans 2022 (2207.12598). It is the score of p(z|y) (p(z|y)/p(z))^w: samples fit y
+    better and vary less.
 
     Args:
-        both: denoises [2B, ...], of which the first B rows are told y and the others are not.
-        w: how much; 0: the plain p(z|y), at twice its price.
+        both: a denoiser of [2B, ...] whose first B rows are conditioned on y, and the others not.
+        w: the weight; 0: p(z|y) itself, at twice its cost.
     """
 
     def eps_fn(z: Array, t: Array) -> Array:
-        told, untold = jnp.split(both(jnp.concatenate([z, z]), jnp.concatenate([t, t])), 2)
-        return (1 + w) * told - w * untold
+        doubled = both(jnp.concatenate([z, z]), jnp.concatenate([t, t]))
+        conditioned, unconditioned = jnp.split(doubled, 2)
+        return (1 + w) * conditioned - w * unconditioned
 
     return eps_fn
 
 
 def clip_denoised(eps_fn: EpsFn, schedule: Schedule, low: float = -1.0, high: float = 1.0) -> EpsFn:
-    """A denoiser whose x̂₀ = (z - √(1-ᾱ_t) ε̂)/√ᾱ_t stays in [low, high], the range of the data.
+    """Return a denoiser whose x̂₀ = (z - √(1-ᾱ_t) ε̂)/√ᾱ_t is clipped to [low, high].
 
-    Any sampler takes it in the place of `eps_fn`. It keeps errors at large t, which 1/√ᾱ_t blows
-    up, from driving the samples out of range. Its gradient is that of `eps_fn` unclipped, so that
-    guidance is felt where x̂₀ is black or white.
+    It keeps errors at large t, which 1/√ᾱ_t amplifies, from driving the samples out of the data's
+    range. Its gradient is that of the unclipped `eps_fn`, so that guidance still works where x̂₀ is
+    black or white.
     """
     root_alpha = jnp.asarray(np.sqrt(schedule.alpha_bars), jnp.float32)
     root_rest = jnp.asarray(np.sqrt(schedule.one_minus_alpha_bars), jnp.float32)

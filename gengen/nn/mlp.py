@@ -25,21 +25,21 @@ class TimeMLP(nn.Module):
 
     Attributes:
         out: outputs.
-        width: units of every hidden layer.
-        blocks: residual blocks.
+        hidden_dim: units of every hidden layer.
+        num_blocks: residual blocks.
     """
 
     out: int
-    width: int = 128
-    blocks: int = 3
+    hidden_dim: int = 128
+    num_blocks: int = 3
 
     @nn.compact
     def __call__(self, x: Array, t: Array, train: bool = False, y: Array | None = None) -> Array:
-        time = nn.swish(nn.Dense(self.width)(sinusoidal(t, self.width)))
+        time = nn.swish(nn.Dense(self.hidden_dim)(sinusoidal(t, self.hidden_dim)))
         if y is not None:
-            time = time + nn.Dense(self.width, use_bias=False, name="condition")(y)
-        h = nn.Dense(self.width)(x)
-        for _ in range(self.blocks):
-            inner = nn.swish(nn.LayerNorm()(h + nn.Dense(self.width)(time)))
-            h = h + nn.Dense(self.width)(nn.swish(nn.Dense(self.width)(inner)))
+            time = time + nn.Dense(self.hidden_dim, use_bias=False, name="condition")(y)
+        h = nn.Dense(self.hidden_dim)(x)
+        for _ in range(self.num_blocks):
+            inner = nn.swish(nn.LayerNorm()(h + nn.Dense(self.hidden_dim)(time)))
+            h = h + nn.Dense(self.hidden_dim)(nn.swish(nn.Dense(self.hidden_dim)(inner)))
         return nn.Dense(self.out, kernel_init=nn.initializers.zeros)(nn.swish(h))

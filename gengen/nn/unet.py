@@ -23,11 +23,11 @@ class UNet(nn.Module):
     Attributes:
         out: output channels.
         channels: of each level, the finest first.
-        blocks: residual blocks of each level, on the way down and again on the way up; the last
-            level has no way up.
-        attention: resolutions (heights, in pixels of the *image*) whose blocks attend.
-        heads: of attention.
-        groups: of group normalisation; divides every number of channels.
+        num_blocks: residual blocks of each level, on the way down and again on the way up; the
+            last level has no way up.
+        attention: resolutions (heights, in pixels of the *image*) with self-attention.
+        num_heads: of attention.
+        num_groups: of group normalisation; divides every number of channels.
         dropout: rate inside the residual blocks, in [0, 1).
         patch: pixels of a side that are folded into channels before the first convolution. With
             few, wide channels CPUs and accelerators run nearer to their peak.
@@ -37,10 +37,10 @@ class UNet(nn.Module):
 
     out: int
     channels: tuple[int, ...] = (64, 128)
-    blocks: tuple[int, ...] = (1, 2)
+    num_blocks: tuple[int, ...] = (1, 2)
     attention: tuple[int, ...] = ()
-    heads: int = 4
-    groups: int = 8
+    num_heads: int = 4
+    num_groups: int = 8
     dropout: float = 0.0
     patch: int = 1
     remat: bool = False
@@ -56,12 +56,12 @@ class UNet(nn.Module):
         attend = nn.remat(AttentionBlock) if self.remat else AttentionBlock
 
         def level(h: Array, i: int) -> Array:
-            for _ in range(self.blocks[i]):
-                shape = (self.channels[i], self.groups, self.dropout)
+            for _ in range(self.num_blocks[i]):
+                shape = (self.channels[i], self.num_groups, self.dropout)
                 h = block(*shape, name=f"ResidualBlock_{next(number)}")(h, time, train)
                 if h.shape[1] * self.patch in self.attention:
                     name = f"AttentionBlock_{next(attending)}"
-                    h = attend(self.heads, self.groups, name=name)(h)
+                    h = attend(self.num_heads, self.num_groups, name=name)(h)
             return h
 
         h = conv3x3(self.channels[0])(space_to_depth(x, self.patch))
@@ -78,7 +78,7 @@ class UNet(nn.Module):
             h = nn.Dense(self.channels[i])(h)  # before, not after, it grows
             h = upsample(h)[:, : skip.shape[1], : skip.shape[2]]  # 7 was halved to 4
             h = level(jnp.concatenate([h, skip], axis=-1), i)
-        h = nn.swish(GroupNorm(self.groups)(h))
+        h = nn.swish(GroupNorm(self.num_groups)(h))
         out = conv3x3(self.out * self.patch**2, zero=True)(h)
         return depth_to_space(out.astype(jnp.float32), self.patch)
 
@@ -98,14 +98,14 @@ class ResidualBlock(nn.Module):
     """Norm, swish, convolution, twice; the time enters between them as a scale and a shift."""
 
     features: int
-    groups: int
+    num_groups: int
     dropout: float
 
     @nn.compact
     def __call__(self, x: Array, time: Array, train: bool) -> Array:
-        h = conv3x3(self.features)(nn.swish(GroupNorm(self.groups)(x)))
+        h = conv3x3(self.features)(nn.swish(GroupNorm(self.num_groups)(x)))
         modulation = nn.Dense(2 * self.features)(time)
-        h = nn.swish(GroupNorm(self.groups)(h, modulation))
+        h = nn.swish(GroupNorm(self.num_groups)(h, modulation))
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         # Zeros: each block starts as the identity.
         h = conv3x3(self.features, zero=True)(h)
@@ -117,16 +117,18 @@ class ResidualBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """Self-attention over the positions of x [B, H, W, C], added to it."""
 
-    heads: int
-    groups: int
+    num_heads: int
+    num_groups: int
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         batch, height, width, channels = x.shape
-        if channels % self.heads:
-            raise InputError(f"{channels} channels cannot be shared by {self.heads} heads")
-        h = GroupNorm(self.groups)(x).reshape(batch, height * width, channels)
-        attend = nn.MultiHeadDotProductAttention(self.heads, out_kernel_init=nn.initializers.zeros)
+        if channels % self.num_heads:
+            raise InputError(f"{channels} channels cannot be shared by {self.num_heads} heads")
+        h = GroupNorm(self.num_groups)(x).reshape(batch, height * width, channels)
+        attend = nn.MultiHeadDotProductAttention(
+            self.num_heads, out_kernel_init=nn.initializers.zeros
+        )
         return x + attend(h).reshape(x.shape)
 
 
