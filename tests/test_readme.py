@@ -3,19 +3,43 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from gengen.data import names
 from gengen.runs import discover
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
-def test_python_snippets_run():
-    snippets = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(snippets) == 2
-    scope: dict = {}
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.S)
+SHORTER = [("steps=1500", 'config={"T": 5, "channels": (8,), "num_blocks": (1,)}, steps=3')]
+
+
+def run(snippets) -> dict:
+    scope: dict = {"__name__": "readme"}
     for snippet in snippets:
         exec(snippet, scope)
-    assert scope["images"].shape == (16, 8, 8, 1) and scope["bound"].shape == (64,)
+    return scope
+
+
+def test_python_snippets_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(SNIPPETS) == 3
+    first = SNIPPETS[0]
+    for old, new in SHORTER:
+        assert old in first
+        first = first.replace(old, new)
+    scope = run([first])
+    assert scope["images"].shape == (16, 28, 28, 1) and scope["nats"].shape == (8,)
+    assert {score.metric for score in scope["scores"]} == {"fid[mnist-v1]", "kid[mnist-v1]"}
+    assert run(SNIPPETS[1:])["run"].sample(3).shape == (3, 5)
+
+
+@pytest.mark.slow
+def test_the_first_snippet_runs_as_printed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fid, _ = run(SNIPPETS[:1])["scores"]
+    assert fid.value < 1000  # noise: 3,000
 
 
 def test_every_model_and_data_set_is_in_a_table():
