@@ -52,7 +52,10 @@ class Record:
         self._batch_size, self._warn, self._warned = batch_size, warn, 0
         self._pending: list[tuple[int, Metrics]] = []
         self._seconds, self._since = (0.0, time.monotonic())  # trained since the last line
-        self.waited = 0.0  # of these seconds, those the loop spent waiting for a batch
+        self._trained = 0.0  # seconds of this session, before the last line
+        self.waited = 0.0  # of the seconds since the last line: waiting for a batch
+        # Of the whole run, those before a resume included; they are no part of the others.
+        self.preview_seconds = self._log.preview_seconds if self._log else 0.0
 
     def __enter__(self) -> Record:
         return self
@@ -67,6 +70,16 @@ class Record:
         """Note `k` steps' mean metrics, without waiting for them."""
         self._pending.append((k, metrics))
         self._bar.update(k)
+
+    @property
+    def trained(self) -> float:
+        """Seconds that this session has trained, pauses left out."""
+        return self._trained + self._seconds + time.monotonic() - self._since
+
+    @property
+    def total(self) -> float:
+        """Seconds that the whole run has trained up to the last line; 0 but in process 0."""
+        return self._log.seconds if self._log else 0.0
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -83,23 +96,25 @@ class Record:
         self.waited += time.monotonic() - since
 
     def write(self, step: int) -> None:
-        """Write the mean metrics since the last line.
+        """Write the mean metrics since the last line; of steps that were not skipped.
 
         Raises:
-            Diverged: if one of them is not finite, or every step was skipped.
+            Diverged: if one of them is not finite.
         """
         taken, metrics = zip(*jax.device_get(self._pending), strict=True)
         self._pending.clear()
         with self.paused():
             seconds, self._seconds = max(self._seconds, 1e-9), 0.0
+            self._trained += seconds
             waited, self.waited = self.waited, 0.0
-        mean = {k: float(np.average([m[k] for m in metrics], weights=taken)) for k in metrics[0]}
-        all_skipped = _rescale_by_skipped(mean)
+        mean = _mean(metrics, np.array(taken))
         rate = sum(taken) * self._batch_size / seconds
         own = {"examples_per_s": round(rate, 1), "host_wait": round(waited / seconds, 4)}
         if self._log:
             self._log.seconds += seconds
             row = {"step": step, "seconds": round(self._log.seconds, 3)}
+            if self.preview_seconds:
+                row["preview_seconds"] = round(self.preview_seconds, 3)
             self._log.write(row | own | mean)
         if self._board:
             for name, value in (own | mean).items():
@@ -107,9 +122,8 @@ class Record:
         self._bar.set_postfix(
             {k: f"{v:.4g}" for k, v in mean.items()} | {"examples/s": f"{rate:.0f}"}
         )
-        self._say_once_more(step, self._warn(mean))
-        if all_skipped:
-            raise Diverged(f"at step {step}: every gradient since the last line was not finite")
+        if mean.get("skipped") != 1:  # else there is nothing to judge
+            self._say_once_more(step, self._warn(mean))
         bad = ", ".join(f"{k} = {v}" for k, v in mean.items() if not math.isfinite(v))
         if bad:
             raise Diverged(f"at step {step}: {bad}")
@@ -127,19 +141,21 @@ class Record:
             self._board.add_image("samples", image, step, dataformats="HWC")
 
 
-def _rescale_by_skipped(mean: dict[str, float]) -> bool:
-    """Turn means over all steps into means over those not skipped, which alone count.
+def _mean(metrics: Sequence[Mapping[str, Any]], taken: np.ndarray) -> dict[str, float]:
+    """Return mean metrics of dispatches of `taken` steps each, skipped steps left out.
 
-    A skipped step's metrics are 0. Returns whether all of a player's steps were skipped.
+    If all steps were skipped, `skipped` = 1 is all there is.
     """
-    for key in [k for k in mean if k.endswith("skipped")]:
-        if mean[key] >= 1:
-            return True
-        player = key.removesuffix("skipped")
-        for name in mean:
-            if name != key and name.startswith(player) and not name.endswith("skipped"):
-                mean[name] /= 1 - mean[key]
-    return False
+    weights, mean = taken, {}
+    if "skipped" in metrics[0]:
+        skipped = np.array([m["skipped"] for m in metrics])
+        mean["skipped"] = float(np.average(skipped, weights=taken))
+        weights = taken * (1 - skipped)
+    used = weights > 0
+    for name in [k for k in metrics[0] if k != "skipped"] if used.any() else ():
+        values = np.array([m[name] for m in metrics])
+        mean[name] = float(np.average(values[used], weights=weights[used]))
+    return mean
 
 
 def _event_writer(folder: Path, step: int) -> Any:

@@ -21,7 +21,8 @@ MAX_PICTURES = 12  # in the strip of samples over time
 MAX_OPEN = 12  # panels shown before the rest folds away; twice as many rows of a table
 LARGE, SMALL = 640, 256  # px: room for the latest picture, and for one of the strip
 LARGE_BYTES, SMALL_BYTES = 700_000, 80_000  # a larger PNG is reduced: the page stays portable
-CLOCK = ("step", "seconds", "examples_per_s")  # keys of a metrics line that are no metrics
+# Keys of a metrics line that are no metrics.
+CLOCK = ("step", "seconds", "examples_per_s", "preview_seconds")
 TABLES = {"config": "Configuration", "data": "Data", "versions": "Versions", "machine": "Machine"}
 
 

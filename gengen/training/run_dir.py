@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from filelock import FileLock, Timeout
 import gengen
 from gengen.errors import InputError
 
-SCHEMA = 2  # of config.json; raised when a reader of the old form would misread the new
+SCHEMA = 3  # of config.json; raised when a reader of the old form would misread the new
 MUST_MATCH = ("model", "config", "data", "engine", "seed")  # what may not change under --resume
 LOCK = ".lock"
 
@@ -33,26 +34,50 @@ def _from_1(settings: dict[str, Any]) -> dict[str, Any]:
     return settings | {"engine": {"accumulate": 1, "dtype": "float32", "on_nan": "stop"}}
 
 
-_MIGRATIONS = {1: _from_1}  # schema -> what makes its settings those of the next
+def _from_2(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of schema 3, where fields of Configs have other names.
+
+    Names are changed by who reads a Config: see `gengen.contract.current_names`.
+    """
+    return settings
+
+
+_MIGRATIONS = {1: _from_1, 2: _from_2}  # schema -> what makes its settings those of the next
+
+
+class Claim:
+    """The claim of one training on a run directory; `keep` once there is something to keep."""
+
+    def __init__(self) -> None:
+        self.is_kept = False
+
+    def keep(self) -> None:
+        """Keep the directory, whatever happens from now on."""
+        self.is_kept = True
 
 
 @contextmanager
-def locked(out: Path, resume: bool) -> Iterator[None]:
+def locked(out: Path, resume: bool) -> Iterator[Claim]:
     """Keep other trainings out of `out`; of several processes of one training, the first does.
+
+    A new directory is removed again if anything is raised before the claim is kept: a failed start
+    does not block the next.
 
     Raises:
         InputError: if another process trains there, or nothing can be written there.
     """
     import jax
 
+    claim = Claim()
     if jax.process_index() > 0:
-        yield
+        yield claim
         return
     out = Path(out)
     if resume:
         read(out)  # no folder is made where there is no run
     else:
         _check_free(out)
+    absent = [path for path in (out, *out.parents) if not path.exists()]
     lock = FileLock(out / LOCK, blocking=False)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -64,9 +89,28 @@ def locked(out: Path, resume: bool) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error.strerror or error}") from error
     try:
-        yield
+        yield claim
+    except BaseException:
+        if not resume and not claim.is_kept:
+            _remove(out, absent)
+        raise
     finally:
         lock.release()
+
+
+def _remove(out: Path, absent: Sequence[Path]) -> None:
+    """Remove what a run has written in `out`, and the folders that were `absent` before it."""
+    for path in out.iterdir():
+        if path.name == LOCK:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    (out / LOCK).unlink(missing_ok=True)
+    for path in absent:
+        with suppress(OSError):  # another process may have begun there
+            path.rmdir()
 
 
 def create(out: Path, settings: dict[str, Any]) -> None:
@@ -185,8 +229,11 @@ class MetricsLog:
 
     def __init__(self, path: Path, step: int):
         rows = [row for row in read_metrics(path) if row["step"] <= step]
-        # Of training, before this session.
-        self.seconds = rows[-1].get("seconds", 0.0) if rows else 0.0
+        last = rows[-1] if rows else {}
+        # Of training and of pictures, before this session.
+        self.seconds, self.preview_seconds = (
+            last.get(name, 0.0) for name in ("seconds", "preview_seconds")
+        )
         part = path.with_suffix(".part")
         part.write_text("".join(json.dumps(row) + "\n" for row in rows))
         os.replace(part, path)
