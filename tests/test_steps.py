@@ -11,6 +11,7 @@ from gengen import rng
 from gengen.steps import (
     accumulate,
     descent,
+    mean_metrics,
     method,
     player,
     repeat,
@@ -166,28 +167,84 @@ def test_a_batch_that_has_no_such_parts_is_refused():
         m.train_step(KEY, m.init(KEY, {"x": jnp.ones((8, 3))}), {"x": jnp.ones((8, 3))})
 
 
-def test_a_nonfinite_gradient_is_skipped_and_counted():
+def test_a_nonfinite_step_is_skipped_and_counted():
     m = skip_nonfinite(noisy_method(), in_a_row=2)
     good, bad = {"x": jnp.ones((4, 3))}, {"x": jnp.full((4, 3), jnp.nan)}
     state = m.init(KEY, good)
     state, metrics = m.train_step(KEY, state, good)
     assert float(metrics["skipped"]) == 0 and float(metrics["loss"]) > 0
     after, metrics = m.train_step(KEY, state, bad)
-    assert float(metrics["skipped"]) == 1 and float(metrics["loss"]) == 0
+    assert float(metrics["skipped"]) == 1 and int(after.opt_state.in_a_row) == 1
     chex.assert_trees_all_equal((after.params, after.mutables), (state.params, state.mutables))
+    chex.assert_trees_all_equal(after.opt_state.inner, state.opt_state.inner)
     assert int(after.step) == 2
     again, metrics = m.train_step(KEY, after, good)
     assert float(metrics["skipped"]) == 0 and again.params["w"] != state.params["w"]
+    assert int(again.opt_state.in_a_row) == 0
     for _ in range(3):  # the third in a row is applied
         state, metrics = m.train_step(KEY, state, bad)
-    assert not np.isfinite(state.params["w"])
+    assert not np.isfinite(state.params["w"]) and float(metrics["skipped"]) == 0
 
 
-def test_an_init_traced_before_does_not_leak_into_a_wrapped_method():
-    plain, x = noisy_method(), {"x": jnp.ones((4, 3))}
-    plain.init(KEY, x)
-    assert isinstance(skip_nonfinite(plain).init(KEY, x).opt_state, optax.ApplyIfFiniteState)
-    assert not isinstance(plain.init(KEY, x).opt_state, optax.ApplyIfFiniteState)
+def nan_loss(params, mutables, key, batch):
+    """A loss that is NaN where x is negative, with the gradient 1 everywhere."""
+    bad = jnp.where(batch["x"].mean() < 0, jnp.nan, 0.0)
+    return jnp.sum(params["w"]) + jax.lax.stop_gradient(bad), ({}, mutables)
+
+
+def infinite_mutable(params, mutables, key, batch):
+    """A mutable that is infinite where x is negative; the loss and its gradient are finite."""
+    seen = jnp.where(batch["x"].mean() < 0, jnp.inf, 1.0)
+    return jnp.sum(params["w"]), ({}, {"seen": {"mean": seen}})
+
+
+@pytest.mark.parametrize("loss", [nan_loss, infinite_mutable])
+def test_a_step_with_a_finite_gradient_may_be_skipped(loss):
+    variables = {"params": {"w": jnp.float32(1)}, "seen": {"mean": jnp.float32(0)}}
+    m = skip_nonfinite(method(lambda key, batch: variables, descent(loss, optax.sgd(0.5))))
+    state = m.init(KEY, {"x": jnp.ones((2, 1))})
+    state, metrics = jax.jit(m.train_step)(KEY, state, {"x": -jnp.ones((2, 1))})
+    assert float(metrics["skipped"]) == 1 and float(metrics["gradient_norm"]) == 1
+    assert float(state.params["w"]) == 1 and float(state.mutables["seen"]["mean"]) == 0
+    state, metrics = jax.jit(m.train_step)(KEY, state, {"x": jnp.ones((2, 1))})
+    assert float(metrics["skipped"]) == 0 and float(state.params["w"]) == 0.5
+
+
+def test_a_player_does_not_move_where_the_other_fails():
+    """The whole step is skipped: no player is a step ahead."""
+
+    def bad(params, mutables, key, batch):
+        return params["x"] * jnp.nan, ({}, mutables)
+
+    def good(params, mutables, key, batch):
+        return params["y"], ({}, mutables)
+
+    game = sequence(player("y", good, optax.sgd(0.5)), player("x", bad, optax.sgd(0.5)))
+    m, _ = start({"x": jnp.array(1.0), "y": jnp.array(2.0)}, game)
+    m = skip_nonfinite(m)
+    state = m.init(KEY, {"x": jnp.zeros((1, 1))})
+    state, metrics = m.train_step(KEY, state, {"x": jnp.zeros((1, 1))})
+    assert float(metrics["skipped"]) == 1 and float(state.params["y"]) == 2.0
+
+
+def test_numbers_that_are_infinite_from_the_start_are_no_failure():
+    """Such as the best loss before the first: only what becomes infinite counts."""
+    variables = {"params": {"w": jnp.float32(1)}, "seen": {"mean": jnp.float32(jnp.inf)}}
+    loss = lambda p, mutables, key, batch: (p["w"], ({}, mutables))  # noqa: E731
+    m = method(lambda key, batch: variables, descent(loss, optax.sgd(0.5)))
+    m = skip_nonfinite(m)
+    state = m.init(KEY, {"x": jnp.zeros((1, 1))})
+    state, metrics = m.train_step(KEY, state, {"x": jnp.zeros((1, 1))})
+    assert float(metrics["skipped"]) == 0 and float(state.params["w"]) == 0.5
+
+
+def test_means_leave_skipped_steps_out():
+    metrics = {"loss": jnp.array([1.0, jnp.nan, 3.0]), "skipped": jnp.array([0.0, 1.0, 0.0])}
+    means = mean_metrics(metrics)
+    assert float(means["loss"]) == 2.0
+    np.testing.assert_allclose(means["skipped"], 1 / 3)
+    plain = mean_metrics({"loss": metrics["loss"]})
+    assert np.isnan(plain["loss"])  # nothing is hidden where nothing is skipped
 
 
 def test_a_learning_rate_that_the_optimiser_holds_is_a_metric():

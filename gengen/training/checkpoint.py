@@ -11,9 +11,12 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +27,8 @@ from gengen.training import distributed, former
 from gengen.types import InputError, PyTree, TrainState
 
 MANIFEST = "MANIFEST.json"
+INDEX = Path("default", "manifest.ocdbt")  # Orbax's: without it no array is found
+PATTERN = frozenset("*?[]\\")  # characters of paths that Orbax takes for patterns of file names
 
 
 class SaveFailed(RuntimeError):
@@ -44,7 +49,9 @@ class Checkpoints:
             _set_aside_invalid(self.folder)
         distributed.wait_for_all("checkpoints")
         options = ocp.CheckpointManagerOptions(max_to_keep=keep)
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._open = ExitStack()
+        plain = self._open.enter_context(plain_path(self.folder))
+        self._manager = ocp.CheckpointManager(plain, options=options)
         self._finishing: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._failed_step = 0
@@ -95,12 +102,26 @@ class Checkpoints:
             self._wait()
         finally:
             self._manager.close()
+            self._open.close()
 
     def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+@contextmanager
+def plain_path(folder: Path) -> Iterator[Path]:
+    """Yield a path of `folder` without characters of patterns: a temporary link, if need be."""
+    folder = Path(folder).absolute()
+    if not PATTERN & {*str(folder)}:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="gengen-") as temporary:
+        link = Path(temporary) / "checkpoints"
+        link.symlink_to(folder, target_is_directory=True)
+        yield link
 
 
 def _set_aside_invalid(folder: Path) -> None:
@@ -152,8 +173,8 @@ def restore_variables(
     path = newest_valid(folder, say)
     if path is None:
         return None
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-        saved = reader.restore(path / "default", args=ocp.args.StandardRestore())
+    with _reader(path) as (reader, place):
+        saved = reader.restore(place, args=ocp.args.StandardRestore())
     params = saved["params"] if saved["ema"] is None else saved["ema"]
     return {"params": params, **saved["mutables"]}
 
@@ -179,11 +200,16 @@ def restore(
     return None if step < 0 else _read(Path(folder).absolute() / str(step), like)
 
 
+@contextmanager
+def _reader(path: Path) -> Iterator[tuple[Any, Path]]:
+    with plain_path(path) as plain, ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+        yield reader, plain / "default"
+
+
 def _read(path: Path, like: TrainState) -> TrainState:
     target = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), like)
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-        place = path / "default"
-        target, convert = former.layout(target, reader.metadata(place).item_metadata.tree)
+    with _reader(path) as (reader, place):
+        target, convert = former.layout(target, lambda: reader.metadata(place).item_metadata.tree)
         try:
             state = reader.restore(place, args=ocp.args.StandardRestore(target))
         except (ValueError, KeyError) as error:
@@ -203,7 +229,13 @@ def _read(path: Path, like: TrainState) -> TrainState:
 
 
 def write_manifest(path: Path) -> None:
-    """Write the SHA-256 of every file under a step's folder, atomically."""
+    """Write the SHA-256 of every file under a step's folder, atomically.
+
+    Raises:
+        OSError: if Orbax has not written all of it.
+    """
+    if not (path / INDEX).exists():
+        raise OSError(f"{path / INDEX} was not written")
     hashes = {str(p.relative_to(path)): _sha256(p) for p in _files(path)}
     part = path / (MANIFEST + ".part")
     part.write_text(json.dumps(hashes, indent=0, sort_keys=True))
@@ -218,6 +250,8 @@ def fault_of(path: Path) -> str | None:
         return "it was never finished"
     except (OSError, ValueError) as error:
         return f"its manifest cannot be read ({error})"
+    if not (path / INDEX).exists():
+        return f"{INDEX} is missing"
     for name, digest in wanted.items():
         try:
             if _sha256(path / name) != digest:

@@ -14,7 +14,9 @@ from gengen.steps import Skipping
 from gengen.types import PyTree, TrainState
 
 
-def layout(target: TrainState, saved: Any) -> tuple[TrainState, Callable[[TrainState], TrainState]]:
+def layout(
+    target: TrainState, saved: Callable[[], Any]
+) -> tuple[TrainState, Callable[[TrainState], TrainState]]:
     """Return the state to restore a checkpoint into, and what makes a present state of it.
 
     Steps with a non-finite gradient were once skipped by `optax.apply_if_finite`, around each
@@ -22,11 +24,13 @@ def layout(target: TrainState, saved: Any) -> tuple[TrainState, Callable[[TrainS
 
     Args:
         target: state of the present layout.
-        saved: tree of the checkpoint: dicts and lists, as Orbax lists it.
+        saved: returns the tree of the checkpoint: dicts and lists, as Orbax lists it.
     """
-    if not isinstance(target.opt_state, Skipping) or "inner" in saved["opt_state"]:
+    skips = isinstance(target.opt_state, Skipping)
+    found = saved()["opt_state"] if skips else {}
+    if not skips or {*found} == {*Skipping._fields}:
         return target, lambda state: state
-    guarded = _guarded(target.opt_state.inner, saved["opt_state"])
+    guarded = _guarded(target.opt_state.inner, found)
     return target.replace(opt_state=guarded), _unguard
 
 

@@ -104,17 +104,17 @@ def test_an_older_schema_is_migrated(trained, tmp_path, outcome):
     assert resumed.returncode == 0, resumed.stderr
     assert_same_checkpoint(run / "checkpoints" / "60", trained / "whole" / "checkpoints" / "60")
     migrated = json.loads((run / "config.json").read_text())
-    assert migrated["schema"] == 2 and migrated["engine"]["dtype"] == "float32"
-    outcome("a run of config schema 1 (this is 2)", "it is migrated, and goes on", "nothing")
+    assert migrated["schema"] == 3 and migrated["engine"]["dtype"] == "float32"
+    outcome("a run of config schema 1 (this is 3)", "it is migrated, and goes on", "nothing")
 
 
-@pytest.mark.parametrize("schema", [3, 0, "x", None])
+@pytest.mark.parametrize("schema", [4, 0, "x", None])
 def test_an_unknown_schema_is_refused(trained, tmp_path, schema, outcome, said):
     run = tmp_path / "run"
     shutil.copytree(trained / "run", run)
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | {"schema": schema}))
     resumed = gengen(*BASE, "--steps", 60, "--out", "run", "--resume", cwd=tmp_path)
-    assert resumed.returncode == 2 and "reads schemas 1 to 2" in said(resumed)
-    if schema == 3:
+    assert resumed.returncode == 2 and "reads schemas 1 to 3" in said(resumed)
+    if schema == 4:
         outcome("a run of a later config schema", f"exit code 2: {said(resumed)}", "nothing")

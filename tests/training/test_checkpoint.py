@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 
 from gengen.training.checkpoint import (
+    INDEX,
     Checkpoints,
     fault_of,
     newest_valid,
     restore,
     restore_variables,
+    write_manifest,
 )
 from gengen.types import TrainState
 
@@ -130,3 +132,21 @@ def test_when_all_are_damaged_the_first_new_one_is_kept(saved):
     assert sorted(p.name for p in saved.iterdir()) == ["1", "2.damaged", "3.damaged"]
     got = restore(saved, state())
     assert got is not None and int(got.step) == 1
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a*", "a?", "a b", "a%20b", "a#b", "a\\b", "ä{x}"])
+def test_any_name_of_a_folder_will_do(tmp_path, name):
+    folder = tmp_path / name / "checkpoints"
+    for step in (1, 2):
+        with Checkpoints(folder) as checkpoints:
+            checkpoints.save(state(step))
+    got, variables = restore(folder, state()), restore_variables(folder)
+    assert got is not None and int(got.step) == 2 and variables is not None
+    np.testing.assert_array_equal(variables["params"]["w"], state(2).params["w"])
+    assert sorted(p.name for p in folder.iterdir()) == ["1", "2"]
+
+
+def test_what_orbax_did_not_write_is_not_vouched_for(saved):
+    (saved / "3" / INDEX).unlink()
+    with pytest.raises(OSError, match="was not written"):
+        write_manifest(saved / "3")
