@@ -369,7 +369,7 @@ def test_pictures_take_a_tenth_of_the_time_at_most(tmp_path, capsys, monkeypatch
         clock[0] += seconds
         steps.append(step)
 
-    state: Any = None
+    state = regression().init(jax.random.key(0), {"x": np.zeros((2, 2))})
     with Record(tmp_path, 0, 100, 8, False, lambda metrics: ()) as record:
         action = Picture(2, record, draw)
         for step in range(1, 101):

@@ -1,9 +1,13 @@
 """Checkpoints: whole or not used, and the bad one named."""
 
+import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from gengen.steps import Skipping
 from gengen.training.checkpoint import (
     INDEX,
     Checkpoints,
@@ -150,3 +154,26 @@ def test_what_orbax_did_not_write_is_not_vouched_for(saved):
     (saved / "3" / INDEX).unlink()
     with pytest.raises(OSError, match="was not written"):
         write_manifest(saved / "3")
+
+
+def guarded(inner, skipped=0):
+    """The optimiser state of runs that skipped steps before schema 3."""
+    return optax.ApplyIfFiniteState(
+        jnp.int32(skipped), jnp.bool_(skipped == 0), jnp.int32(skipped), inner
+    )
+
+
+def test_earlier_runs_that_skip_steps_are_converted(tmp_path):
+    adam = optax.adam(0.1).init({"w": jnp.ones(3)})
+    for name, former, inner, count in [
+        ("one", guarded(adam, 2), adam, 2),
+        ("game", {"x": guarded(adam, 1), "y": guarded(adam, 3)}, {"x": adam, "y": adam}, 3),
+    ]:
+        with Checkpoints(tmp_path / name) as checkpoints:
+            checkpoints.save(state(1).replace(opt_state=former))
+        like = state(1).replace(
+            opt_state=Skipping(jax.tree.map(jnp.ones_like, inner), jnp.int32(0))
+        )
+        got = restore(tmp_path / name, like)
+        assert got is not None and int(got.opt_state.in_a_row) == count
+        chex.assert_trees_all_equal(got, like.replace(opt_state=Skipping(inner, jnp.int32(count))))

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import ModuleType
 
 import chex
 import jax
@@ -12,6 +13,7 @@ from gengen.cli import main
 from gengen.data import load, to_batch
 from gengen.data.stream import Stream
 from gengen.runs import discover, trained
+from gengen.training.closed_form import fit_run
 from gengen.types import data_of
 from tests.cases import FITS
 
@@ -55,9 +57,29 @@ def test_fits_and_comes_back(name, tmp_path, capsys, monkeypatch):
 
 def test_streams_are_refused(tmp_path):
     from gengen.density import ppca
-    from gengen.training.closed_form import fit_run
 
     stream = Stream("s", lambda rows: {"x": np.zeros((len(rows), 2), np.float32)}, 9, (2,), "f")
     with pytest.raises(ValueError, match="streamed"):
         fit_run(ppca, ppca.Config(), stream, out=tmp_path / "run", settings={}, seed=0)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_fit_that_refuses_its_data_leaves_nothing(tmp_path):
+    def fit(cfg, x, key):
+        raise ValueError(f"{x.shape} is too few")
+
+    module = ModuleType("refusing")
+    module.fit = fit  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(ValueError, match="too few"):
+        fit_run(module, None, load("moons"), out=tmp_path / "runs" / "a", settings={}, seed=0)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_fit_draws_one_picture(tmp_path):
+    module = ModuleType("mean")
+    module.fit = lambda cfg, x, key: {"params": {"mean": x.mean(0)}}  # pyright: ignore
+    preview = lambda variables, key: np.tile(variables["params"]["mean"], (4, 1))  # noqa: E731
+    out = tmp_path / "run"
+    variables = fit_run(module, None, load("moons"), out=out, settings={}, seed=0, preview=preview)
+    assert variables["params"]["mean"].shape == (2,)
+    assert [p.name for p in (out / "samples").iterdir()] == ["step_00000001.png"]
