@@ -35,8 +35,8 @@ from gengen.training import run_dir
 SIDE = 32
 WIDTHS = (64, 128)  # of every network here
 OURS: dict[str, Any] = dict(shape=(SIDE, SIDE, 3), patch=1, channels=WIDTHS)
-AS_DIFFUSERS = ddpm.Config(**OURS, blocks=(4, 5), sampler="ddim")
-AS_TRAINER = ddpm.Config(**OURS, blocks=(5, 6))
+AS_DIFFUSERS = ddpm.Config(**OURS, num_blocks=(4, 5), sampler="ddim", eta=0.0)
+AS_TRAINER = ddpm.Config(**OURS, num_blocks=(5, 6))
 
 
 @dataclass

@@ -50,10 +50,10 @@ from gengen.metrics.similarity import psnr
 GUIDANCE = (0.0, 0.5, 1.0, 3.0)
 GIVEN, DRAWS = 64, 16  # images that are asked for again, and how often
 TASKS: dict[str, dict[str, Any]] = {
-    "class": {"classes": 10},
-    "small2": {"classes": 0, "seen": "small", "factor": 2},
-    "small4": {"classes": 0, "seen": "small", "factor": 4},
-    "grey": {"classes": 0, "seen": "grey"},
+    "class": {"num_classes": 10},
+    "small2": {"num_classes": 0, "condition_image": "small", "factor": 2},
+    "small4": {"num_classes": 0, "condition_image": "small", "factor": 4},
+    "grey": {"num_classes": 0, "condition_image": "grey"},
 }
 
 
@@ -102,16 +102,16 @@ def by_class(cfg: conditional.Config, variables: Any, out: Any, args: Settings) 
     held_out = first(load(f"{args.data}:test"), HELD_OUT[args.size])
     judge = classifier.load({"mnist5k": "mnist-v1", "fashion": "fashion-v1"}[args.data])
 
-    def seen(x: np.ndarray, y: np.ndarray) -> float:
+    def agreement(x: np.ndarray, y: np.ndarray) -> float:
         return classifier.consistency(judge.probabilities(x), y)
 
-    real = seen(held_out.arrays["image"], held_out.arrays["label"])
+    real = agreement(held_out.arrays["image"], held_out.arrays["label"])
     metrics, shown = {}, []
     for w in GUIDANCE:
         own = dataclasses.replace(cfg, guidance=w)
         one = lambda k, n, own=own: conditional.sample(own, variables, k, n)  # noqa: E731
         drawn = draw(len(held_out), one, args.seed, CHUNK[args.size])  # each class in turn
-        value = seen(drawn, np.arange(len(drawn)) % 10)
+        value = agreement(drawn, np.arange(len(drawn)) % 10)
         metrics[f"guidance {w:g}: class asked = class seen"] = {"value": value, "floor": real}
         found = scores(drawn, first(load(args.data), REAL), held_out)
         metrics |= {f"guidance {w:g}: {name}": row for name, row in found.items()}
@@ -124,20 +124,20 @@ def by_class(cfg: conditional.Config, variables: Any, out: Any, args: Settings) 
 def by_image(cfg: conditional.Config, variables: Any, out: Any, args: Settings) -> dict[str, Any]:
     """Do draws explain what was given, differ, and average to the best guess?"""
     x = images(first(load(f"{args.data}:test")), GIVEN)
-    given = np.asarray(conditional.see(cfg, x))
+    y = np.asarray(conditional.measure(cfg, x))
     keys = jax.random.split(jax.random.key(args.seed + 1), DRAWS)
-    draws = np.stack([conditional.sample(cfg, variables, k, GIVEN, given=given) for k in keys])
-    plain = np.asarray(plainly(cfg, given))
-    guess = np.asarray(regression(cfg, variables, given, keys[0]))
-    missed = np.abs(np.asarray(conditional.see(cfg, draws.reshape(-1, *cfg.shape)))
-                    - np.tile(given, (DRAWS, 1, 1, 1)))  # fmt: skip
+    draws = np.stack([conditional.sample(cfg, variables, k, GIVEN, condition=y) for k in keys])
+    plain = np.asarray(plainly(cfg, y))
+    guess = np.asarray(regression(cfg, variables, y, keys[0]))
+    missed = np.abs(np.asarray(conditional.measure(cfg, draws.reshape(-1, *cfg.shape)))
+                    - np.tile(y, (DRAWS, 1, 1, 1)))  # fmt: skip
 
     def decibels(guess: np.ndarray) -> dict[str, float]:
         return {"value": float(np.mean(psnr(guess, x, max_val=2.0)))}
 
     rows = {
         "images": x,
-        "grey" if cfg.seen == "grey" else "cubic": plain,
+        "grey" if cfg.condition_image == "grey" else "cubic": plain,
         "one draw": draws[0],
         "another": draws[1],
         f"mean of {DRAWS}": draws.mean(0),
@@ -148,7 +148,7 @@ def by_image(cfg: conditional.Config, variables: Any, out: Any, args: Settings) 
         "PSNR, one draw": decibels(draws[0]),
         f"PSNR, mean of {DRAWS} draws": decibels(draws.mean(0)),
         "PSNR, regression": decibels(guess),
-        "PSNR, grey" if cfg.seen == "grey" else "PSNR, cubic": decibels(plain),
+        "PSNR, grey" if cfg.condition_image == "grey" else "PSNR, cubic": decibels(plain),
         "deviation of draws, a pixel": {
             "value": float(draws.std(0, ddof=1).mean()), "floor": float(x.std(0).mean()),
         },
@@ -156,20 +156,20 @@ def by_image(cfg: conditional.Config, variables: Any, out: Any, args: Settings) 
     }  # fmt: skip
 
 
-def plainly(cfg: conditional.Config, given: np.ndarray) -> jax.Array:
+def plainly(cfg: conditional.Config, y: np.ndarray) -> jax.Array:
     """What needs no learning: cubic interpolation, or grey as colour."""
-    shape = (len(given), *cfg.shape)
-    if cfg.seen == "grey":
-        return jnp.broadcast_to(given, shape)
-    return jnp.clip(jax.image.resize(given, shape, "cubic"), -1, 1)
+    shape = (len(y), *cfg.shape)
+    if cfg.condition_image == "grey":
+        return jnp.broadcast_to(y, shape)
+    return jnp.clip(jax.image.resize(y, shape, "cubic"), -1, 1)
 
 
-def regression(cfg: conditional.Config, variables: Any, given: np.ndarray, key: Any) -> jax.Array:
+def regression(cfg: conditional.Config, variables: Any, y: np.ndarray, key: Any) -> jax.Array:
     """E[x|y]: of pure noise, z_T, x̂₀ can only be that."""
-    planes = conditional.planes_of(cfg, given, len(given))
-    told = conditional.condition(cfg, None, len(given))
-    z, t = jax.random.normal(key, (len(given), *cfg.shape)), jnp.full(len(given), cfg.T)
-    v = conditional.Denoiser(cfg).apply(variables, z, t, told, planes)
+    planes = conditional.planes_of(cfg, jnp.asarray(y))
+    labels = conditional.one_hot(cfg, None, len(y))
+    z, t = jax.random.normal(key, (len(y), *cfg.shape)), jnp.full(len(y), cfg.T)
+    v = conditional.Denoiser(cfg).apply(variables, z, t, labels, planes)
     schedule = ddpm.noise_schedule(cfg)
     a, b = schedule.alpha_bars[-1] ** 0.5, schedule.one_minus_alpha_bars[-1] ** 0.5
     return jnp.clip(a * z - b * jnp.asarray(v), -1, 1)  # x = √ᾱ z - √(1-ᾱ) v

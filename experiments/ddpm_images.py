@@ -42,12 +42,12 @@ HELD_OUT = {"small": 2000, "full": 10_000}  # the same
 CHUNK = {"small": 250, "full": 1000}  # samples at a time
 SIZES: dict[str, dict[str, Any]] = {
     "small": {  # what was found to do on two cores
-        "patch": 4, "channels": (64, 128), "blocks": (1, 2), "batch_size": 64,
+        "patch": 4, "channels": (64, 128), "num_blocks": (1, 2), "batch_size": 64,
         "learning_rate": 2e-3, "b2": 0.99, "warmup_steps": 50, "ema_decay": 0.995,
     },
     "full": {
-        "patch": 2, "channels": (64, 128), "blocks": (2, 2), "batch_size": 128,
-        "learning_rate": 1e-3, "warmup_steps": 500, "ema_decay": 0.999,
+        "patch": 2, "channels": (64, 128), "num_blocks": (2, 2), "batch_size": 128,
+        "learning_rate": 1e-3, "b2": 0.999, "warmup_steps": 500, "ema_decay": 0.999,
     },
 }  # fmt: skip
 SAMPLERS: dict[str, dict[str, Any]] = {

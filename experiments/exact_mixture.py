@@ -77,7 +77,7 @@ NAME = "exact_mixture"
 MIXTURE = exact.mixture(
     np.array([0.2, 0.5, 0.3]), np.array([[-2.0, 0.0], [1.0, 1.5], [1.0, -1.5]]), 0.3
 )
-SEEN_BY, Y, NOISE = np.array([[1.0, 0.5]]), np.array([0.8]), 0.4
+A, Y, NOISE = np.array([[1.0, 0.5]]), np.array([0.8]), 0.4
 ZETAS = (0.1, 0.2, 0.5, 1.0)
 PARTICLES = (16, 256, 4096)
 
@@ -143,7 +143,7 @@ def ways(T: int) -> dict[str, Callable[..., jax.Array]]:
 def of_samplers(args: Settings) -> tuple[list[dict[str, Any]], float]:
     """A row for each sampler, {evaluations: distance}; the floor."""
     rng, num, T = np.random.default_rng(args.seed), args.samples, args.steps
-    real, other = (MIXTURE.draw(rng, num) for _ in range(2))
+    real, other = (MIXTURE.sample(rng, num) for _ in range(2))
     evaluations = [n for n in (5, 10, 20, 50, 250, 1000) if n <= T]
     schedule = cosine_schedule(T)
     eps_fn, rows = exact.denoiser(MIXTURE, schedule), []
@@ -169,21 +169,21 @@ def sliced(a: np.ndarray, b: np.ndarray, directions: int = 64) -> float:
 def of_inverse_methods(args: Settings) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """A row for each method, and its draws."""
     rng, T = np.random.default_rng(args.seed + 1), args.steps
-    truth = exact.posterior(MIXTURE, SEEN_BY, Y, NOISE)
-    real, other = (truth.draw(rng, args.draws) for _ in range(2))
+    truth = exact.posterior(MIXTURE, A, Y, NOISE)
+    real, other = (truth.sample(rng, args.draws) for _ in range(2))
     schedule = cosine_schedule(T)
     eps_fn, steps = exact.denoiser(MIXTURE, schedule), min(250, T)
-    seen = inverse.Seen(operators.matrix(SEEN_BY), Y[None], NOISE)
+    measurement = inverse.Measurement(operators.matrix(A), Y[None], NOISE)
 
     def drawn(method: Callable[..., jax.Array], at_once: int) -> np.ndarray:
-        one = jax.jit(lambda key: method(eps_fn, schedule, key, (at_once, 2), seen, steps))
+        one = jax.jit(lambda key: method(eps_fn, schedule, key, (at_once, 2), measurement, steps))
         keys = jax.random.split(jax.random.key(args.seed), -(-args.draws // at_once))
         return np.concatenate([np.asarray(one(key)) for key in keys])[: args.draws]
 
     draws = {"exact": real, "replacement": drawn(inverse.replacement, args.draws)}
-    pulled = {z: drawn(partial(inverse.dps, zeta=z), args.draws) for z in ZETAS}
-    best = min(ZETAS, key=lambda z: sliced(pulled[z], real))
-    draws[f"DPS, ζ = {best}"] = pulled[best]
+    guided = {z: drawn(partial(inverse.dps, zeta=z), args.draws) for z in ZETAS}
+    best = min(ZETAS, key=lambda z: sliced(guided[z], real))
+    draws[f"DPS, ζ = {best}"] = guided[best]
     draws["ΠGDM"] = drawn(inverse.pigdm, args.draws)
     for particles in PARTICLES:
         if particles <= args.draws:
@@ -269,7 +269,7 @@ def draw_posteriors(path: Path, draws: dict[str, np.ndarray]) -> None:
     panels = figure.subplots(1, len(draws))
     line = np.linspace(-4, 4, 2)
     for axes, (name, x) in zip(panels, draws.items(), strict=True):
-        axes.plot((Y[0] - SEEN_BY[0, 1] * line) / SEEN_BY[0, 0], line, color="#c1666b", lw=0.8)
+        axes.plot((Y[0] - A[0, 1] * line) / A[0, 0], line, color="#c1666b", lw=0.8)
         axes.plot(*jnp.asarray(x[:1500]).T, ".", color="#26547c", ms=1.5)
         axes.set(xlim=(-3.3, 3), ylim=(-3, 3), aspect="equal", xticks=[], yticks=[], title=name)
     figure.savefig(path)

@@ -25,7 +25,7 @@ from recipe import Args, again, directory, finish, first, images, run, table, ti
 
 from gengen.data import load
 from gengen.diffusion import ddpm, operators
-from gengen.diffusion.inverse import Seen
+from gengen.diffusion.inverse import Measurement
 from gengen.diffusion.operators import Operator
 from gengen.metrics.similarity import psnr
 from gengen.types import Shape
@@ -85,7 +85,7 @@ def main(args: Settings) -> None:
         metrics[f"{title}: PSNR, without a prior"] = decibels(plain, x)
         shown.append((f"{title}: {'A⁺y' if invertible else 'y'}", plain))
         for method in METHODS:
-            drawn = draws(cfg, variables, Seen(A, y, NOISE), method, args)
+            drawn = draws(cfg, variables, Measurement(A, y, NOISE), method, args)
             metrics |= figures(f"{title}, {method}", drawn, x, A, y)
             shown += [(f"{method}, one draw", drawn[0]), (f"{method}, mean", drawn.mean(0))]
     titled(out / "samples.png", [(t, np.clip(row, -1, 1)) for t, row in shown])
@@ -102,11 +102,13 @@ def prior(args: Settings, out: Path) -> tuple[ddpm.Config, Any]:
     return cfg, variables
 
 
-def draws(cfg: ddpm.Config, variables: Any, seen: Seen, method: str, args: Settings) -> np.ndarray:
-    """`args.draws` of each image that was seen: [draws, given, *shape]."""
-    y = np.tile(np.asarray(seen.y), (args.draws, 1, 1, 1))
+def draws(
+    cfg: ddpm.Config, variables: Any, measurement: Measurement, method: str, args: Settings
+) -> np.ndarray:
+    """Return `args.draws` samples for each measurement: [draws, given, *shape]."""
+    y = np.tile(np.asarray(measurement.y), (args.draws, 1, 1, 1))
     key, steps = jax.random.key(args.seed + 1), min(args.evaluations, cfg.T)
-    x = ddpm.posterior(cfg, variables, key, len(y), seen._replace(y=y), method, steps)
+    x = ddpm.posterior(cfg, variables, key, len(y), measurement._replace(y=y), method, steps)
     return np.asarray(x).reshape(args.draws, args.given, *cfg.shape)
 
 

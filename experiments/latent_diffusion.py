@@ -69,7 +69,7 @@ def main(args: Settings) -> None:
         schedule="cosine", prediction="v", batch_size=64, learning_rate=2e-3, b2=0.99,
         warmup_steps=min(50, args.steps // 4), decay_steps=4 * args.steps // 3, ema_decay=0.995,
         sampler="ddim", sample_steps=args.evaluations, eta=1.0,
-        code=(4, 4, 8), codec_channels=(32, 64, 64), channels=(64,), blocks=(4,),
+        latent_shape=(4, 4, 8), codec_channels=(32, 64, 64), channels=(64,), num_blocks=(4,),
     )  # fmt: skip
     variables = train(latent, cfg, data, out, args).variables
     pixel_cfg, pixel_variables = pixels(args, data, out)

@@ -1,9 +1,9 @@
 """One network for all steps of a diffusion, or one for each: who is nearer to the exact denoiser?
 
 Data: three Gaussians in the plane, of which E[ε | z_t] is known; the cosine schedule, T = 20. The
-same small network either is told t, and shared, or there are T of them, each of one t. Both see the
-same 32 examples of every t in a step, so that they cost the same; the many have T times the
-parameters. What is measured, after so many steps of training, on 20,000 draws for each t: the
+same small network either is conditioned on t, and shared, or there are T of them, each of one t.
+Both see the same 32 examples of every t in a step, so that they cost the same; the many have T
+times the parameters. What is measured, after so many steps of training, on 20,000 draws for each t: the
 squared error from the exact denoiser, a dimension, mean over t; and the sliced Wasserstein distance
 of 20,000 ancestral samples from the mixture (floor: of two sets of the mixture; the exact denoiser
 has an error too, of so few steps).
@@ -37,7 +37,7 @@ from gengen.types import Array, Key, PyTree
 NAME = "shared_denoiser"
 T, EACH = 20, 32  # steps of the diffusion; examples of each t in a train step
 SCHEDULE, TIMES = ddpm.cosine_schedule(T), jnp.arange(1, T + 1)
-NET = TimeMLP(2, width=64, blocks=2)
+NET = TimeMLP(2, hidden_dim=64, num_blocks=2)
 WAYS = {"one network": None, "one for each t": 0}  # the axis of t in the parameters
 
 
@@ -61,7 +61,7 @@ def main(args: Settings) -> None:
     """Train each way for each length; measure; show."""
     start, out = time.monotonic(), args.out or free_directory(Path("runs") / NAME)
     out.mkdir(parents=True, exist_ok=True)
-    real, other = (MIXTURE.draw(np.random.default_rng(i), args.samples) for i in range(2))
+    real, other = (MIXTURE.sample(np.random.default_rng(i), args.samples) for i in range(2))
     floor, best = sliced(other, real), sliced(drawn(exact_fn(), args), real)
     rows, curves = [], {}
     for way, axis in WAYS.items():

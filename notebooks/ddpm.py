@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -35,6 +37,7 @@ import numpy as np
 from PIL import Image as Pillow
 
 from gengen.compile import compile_step
+from gengen.contract import Task
 from gengen.data import batch_indices, load, to_batch
 from gengen.diffusion import ddpm, inverse, operators, samplers
 from gengen.viz.grid import grid
@@ -69,15 +72,12 @@ Pillow.fromarray(noised[..., 0]).resize((noised.shape[1] * 2, noised.shape[0] * 
 
 # %% [markdown]
 # ## Training
-# A model is two pure functions. `compile_step` makes one program of the step; on several devices,
-# `mode="pmap"` gives the same numbers.
+# `Config.for_task` is the default for these data and so many steps. A model is two pure functions;
+# `compile_step` makes one program of the step. On several devices, `mode="pmap"` gives the same
+# numbers.
 
 # %%
-cfg = ddpm.Config(
-    schedule="cosine", prediction="v", patch=4, batch_size=64, learning_rate=2e-3, b2=0.99,
-    warmup_steps=min(50, steps // 4), decay_steps=steps, ema_decay=0.995,
-    sampler="ddim", sample_steps=50, eta=1.0,
-)  # fmt: skip
+cfg = ddpm.Config.for_task(Task(data.shape, steps=steps))
 method = ddpm.method(cfg)
 state = method.init(jax.random.key(0), batch)
 step = compile_step(method.train_step)
@@ -145,8 +145,10 @@ rows = []
 for name, operator in problems.items():
     y = operator.forward(digit)
     y = y + 0.05 * jax.random.normal(jax.random.key(5), y.shape)
-    seen = inverse.Seen(operator, y, 0.05)
-    draws = ddpm.posterior(cfg, state.variables, jax.random.key(6), 8, seen, "pigdm", evaluations)
+    measured = inverse.Measurement(operator, y, 0.05)
+    draws = ddpm.posterior(
+        cfg, state.variables, jax.random.key(6), 8, measured, "pigdm", evaluations
+    )
     shown = np.kron(y[0, :, :, 0], np.ones((28 // y.shape[1],) * 2))[None, :, :, None]
     rows += [digit, shown, draws, draws.mean(0, keepdims=True)]
     error = float(np.sqrt(np.mean((operator.forward(draws) - y) ** 2)))

@@ -74,7 +74,7 @@ def on_noisy_data(method: Method) -> Method:
 
 
 DDPM: dict[str, Any] = dict(
-    shape=(8, 8, 1), patch=2, channels=(8,), blocks=(1,), T=20, groups=4, batch_size=16
+    shape=(8, 8, 1), patch=2, channels=(8,), num_blocks=(1,), T=20, num_groups=4, batch_size=16
 )
 VAE: dict[str, Any] = dict(shape=(8, 8, 1), channels=(4, 8), widths=(8,), code=(3,), batch_size=16)
 GAN: dict[str, Any] = dict(shape=(2,), latent=4, widths=(8,), batch_size=16)
@@ -99,14 +99,15 @@ CASES = {
     "ddpm": Case("ddpm", ddpm.Config(**DDPM), ddpm.method, ddpm.sample),
     "ddpm-v-attention": Case(
         "ddpm",
-        ddpm.Config(shape=(6, 6, 1), patch=2, channels=(8, 8), blocks=(1, 1), groups=4, T=20,
-                    batch_size=16, prediction="v", schedule="cosine", attention=(4,),
+        ddpm.Config(shape=(6, 6, 1), patch=2, channels=(8, 8), num_blocks=(1, 1), num_groups=4,
+                    T=20, batch_size=16, prediction="v", schedule="cosine", attention=(4,),
                     times_per_example=2, sampler="ddim", sample_steps=5),
         ddpm.method,
         ddpm.sample,
     ),
     "ddpm-vectors": Case(
-        "ddpm", ddpm.Config(shape=(2,), T=20, width=16, batch_size=16), ddpm.method, ddpm.sample
+        "ddpm", ddpm.Config(shape=(2,), T=20, hidden_dim=16, batch_size=16), ddpm.method,
+        ddpm.sample,
     ),
     "conditional": Case(
         "conditional", conditional.Config(**DDPM, guidance=1.0), conditional.method,
@@ -114,10 +115,10 @@ CASES = {
     ),
     "conditional-small": Case(
         "conditional",
-        conditional.Config(**DDPM, classes=0, seen="small", times_per_example=2),
+        conditional.Config(**DDPM, num_classes=0, condition_image="small", times_per_example=2),
         conditional.method,
         lambda cfg, variables, key, num: conditional.sample(
-            cfg, variables, key, num, given=np.zeros((num, 4, 4, 1), np.float32)
+            cfg, variables, key, num, condition=np.zeros((num, 4, 4, 1), np.float32)
         ),
     ),
     "flow_gan": Case(
@@ -242,7 +243,8 @@ STAGED: dict[str, tuple[str, list[str]]] = {
     "adagan": ("grid25", ["T=2", "widths=8", "latent=2", "batch_size=16"]),
     "latent": (
         "digits",
-        ["code=2,2,2", "codec_channels=4,4", "channels=8", "blocks=1", "groups=4", "T=20"],
+        ["latent_shape=2,2,2", "codec_channels=4,4", "channels=8", "num_blocks=1", "num_groups=4",
+         "T=20"],
     ),
     "vqvae_prior": (
         "digits",

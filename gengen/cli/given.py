@@ -1,6 +1,6 @@
-"""`gengen sample --given`: draws of what a masked, small, blurred or grey image may have been.
+"""`gengen sample --given`: samples of the images that fit a masked, small, blurred or grey one.
 
-Of every model whose module has `posterior(cfg, variables, key, num, seen, method, steps)`.
+For every model with `posterior(cfg, variables, key, num, measurement, method, steps)`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gengen.data import normalise
 from gengen.data.images import BadImage, content_of, decode
 from gengen.data.options import DataOptions
 from gengen.diffusion import operators
-from gengen.diffusion.inverse import Seen
+from gengen.diffusion.inverse import Measurement
 from gengen.diffusion.operators import Operator
 from gengen.errors import InputError
 from gengen.runs.trained import Run
@@ -28,12 +28,15 @@ from gengen.viz.grid import grid
 if TYPE_CHECKING:
     from gengen.cli import Sample
 
-NUM = 8  # draws, if nothing else is asked
-STEPS = 250
+NUM = 8  # samples, by default
+STEPS = 250  # network evaluations, by default
 
 
 def draw(args: Sample, model: Run) -> tuple[np.ndarray, str]:
-    """The picture, uint8 [H, W, C]: given, draws, mean, deviation; and its caption."""
+    """Return a picture, uint8 [H, W, C], and its caption.
+
+    The picture has the measurement, samples, their mean and standard deviation in a row.
+    """
     module, cfg, variables, *_ = model
     if not hasattr(module, "posterior") or len(cfg.shape) != 3:
         raise InputError(f"--given is of models of images with a posterior; {model.name} has none")
@@ -45,24 +48,27 @@ def draw(args: Sample, model: Run) -> tuple[np.ndarray, str]:
         y = np.asarray(operator.forward(jnp.asarray(read(options.given, cfg.shape))[None]))
         noise = np.random.default_rng(args.seed).standard_normal(y.shape)
         y = (y + options.noise * noise).astype(np.float32)
-        if options.operator == "inpaint":  # what is masked stays unknown
+        if options.operator == "inpaint":  # masked pixels stay unknown
             y = np.asarray(operator.forward(jnp.asarray(y)))
     else:
         y = read(options.given, like[1:])[None]
-    seen = Seen(operator, y, options.noise)
+    measurement = Measurement(operator, y, options.noise)
     steps = min(options.steps or STEPS, cfg.T)
-    x = np.asarray(module.posterior(cfg, variables, key, num, seen, options.method, steps))
-    deviation = 2 * x.std(0, ddof=1) - 1 if num > 1 else -np.ones(cfg.shape, np.float32)
-    shown = [as_large(y[0], cfg.shape), *x, x.mean(0), deviation]
+    x = np.asarray(module.posterior(cfg, variables, key, num, measurement, options.method, steps))
+    std = 2 * x.std(0, ddof=1) - 1 if num > 1 else -np.ones(cfg.shape, np.float32)
+    shown = [as_large(y[0], cfg.shape), *x, x.mean(0), std]
     picture = grid(np.clip(np.stack(shown), -1, 1), len(shown))
-    return picture, f"given, {num} draws by {options.method}, mean, deviation (1 is white)"
+    return (
+        picture,
+        f"given, {num} samples by {options.method}, mean, standard deviation (1 is white)",
+    )
 
 
 def read(path: Path, shape: Shape) -> np.ndarray:
-    """An image file in [-1, 1], float32 of `shape`.
+    """Return an image file in [-1, 1], float32 of `shape`.
 
     Raises:
-        InputError: if it is none, or has another size.
+        InputError: if it is no image, or has another size.
     """
     try:
         pixels = decode(content_of(path), DataOptions(), grey=shape[-1] == 1)
@@ -70,14 +76,14 @@ def read(path: Path, shape: Shape) -> np.ndarray:
         raise InputError(f"{path}: {error}") from None
     if pixels.shape[:2] != tuple(shape[:2]):
         raise InputError(
-            f"{path} is {pixels.shape[0]} × {pixels.shape[1]} pixels, but here it is to be "
-            f"{shape[0]} × {shape[1]} (--degrade: where it is the image itself)"
+            f"{path} is {pixels.shape[0]} × {pixels.shape[1]} pixels; it must be "
+            f"{shape[0]} × {shape[1]} (pass --degrade if it is the original image)"
         )
     return np.asarray(normalise({"image": pixels})["image"])
 
 
 def as_large(y: np.ndarray, shape: Shape) -> np.ndarray:
-    """What was seen, as an image of `shape`: pixels repeated, grey as colour."""
+    """Return a measurement as an image of `shape`: pixels repeated, grey as colour."""
     times = shape[0] // y.shape[0]
     return np.broadcast_to(np.repeat(np.repeat(y, times, 0), times, 1), shape)
 

@@ -1,4 +1,4 @@
-"""What `gengen sample --given` is told: the image, the operator, its size, the method."""
+"""Options of `gengen sample --given`: the image, the operator, the method."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from gengen.data.options import default
 
 @dataclass(frozen=True)
 class GivenOptions:
-    """An image that was seen, and how: y = Ax + noise."""
+    """A measurement y = Ax + noise, from which x is sampled."""
 
     given: Path | None = None
-    """An image of which a part is known, or a smaller, blurred or grey one: draws what it may have
-    been, --num times, and beside these their mean and the deviation of each pixel."""
+    """An image file: a part of an image, or a small, blurred or grey one. Samples --num images that
+    fit it; shows them with their mean and each pixel's standard deviation."""
     operator: Literal["inpaint", "superres", "deblur", "motion", "grey"] = "inpaint"
-    """How --given came of the image: masked, smaller, blurred, moved, without colour."""
+    """How --given was made from the image: masked, small, blurred, motion-blurred, or grey."""
     method: Literal["pigdm", "dps", "replacement", "twisted"] = "pigdm"
-    """See gengen.diffusion.inverse."""
+    """Sampling method: see gengen.diffusion.inverse."""
     mask: Annotated[Path | None, default("the upper half is known")] = None
-    """Of inpaint: an image, white where --given is known."""
+    """For inpaint: an image, white where --given is known."""
     factor: int = 2
-    """Of superres: how many times smaller the sides are."""
+    """For superres: ratio of the sides."""
     blur: float = 1.0
-    """Of deblur: the deviation of the Gaussian, in pixels."""
+    """For deblur: standard deviation of the Gaussian, in pixels."""
     length: int = 5
-    """Of motion: pixels, odd."""
+    """For motion: pixels, odd."""
     angle: float = 45.0
-    """Of motion: degrees, anticlockwise from the right."""
+    """For motion: degrees, anticlockwise from the right."""
     noise: float = 0.05
-    """Standard deviation of the noise on --given, white being 1 and black -1."""
+    """Standard deviation of the noise on --given, where white is 1 and black -1."""
     degrade: bool = False
-    """--given is the image itself: apply the operator and the noise to it first."""
+    """--given is the original image: apply the operator and the noise to it first."""
     steps: Annotated[int | None, default("250, or T if that is less")] = None
-    """Evaluations of the network."""
+    """Network evaluations."""

@@ -323,7 +323,7 @@ def projected(op: Operator, x: Array, y: Array) -> Array:
 def log_prob(
     cfg: Config,
     variables: PyTree,
-    x: Array,
+    x: ArrayLike,
     key: Key | None = None,
     *,
     condition: PyTree = None,
@@ -339,7 +339,7 @@ def log_prob(
         x: [B, *shape].
         key: of the noise, one sample for each t; None: a fixed key.
         condition: as `condition_of` returns it, B rows. Without labels the bound is of p(x), or
-            of p(x|image): a model that was trained with condition_dropout knows it.
+            of p(x|image), which needs a model trained with condition_dropout.
         net: the network that was trained instead of the Config's.
 
     Raises:
@@ -375,8 +375,8 @@ def method(
         tx: an optimiser instead of the Config's Adam.
         net: a Flax module instead of the Config's network, called as
             `net(z, t, y, planes, train)` with z [B, *shape], t int32 [B] in 1..T, y one-hot
-            [B, num_classes] (zeros where the class is dropped), planes [B, *shape] or None, and
-            train a bool. It returns the prediction, of the shape of z.
+            [B, num_classes] (zeros where the class is dropped; [B, 0] without classes), planes
+            [B, *shape] or None, and train a bool. It returns the prediction, of the shape of z.
 
     Example:
         >>> class Net(nn.Module):

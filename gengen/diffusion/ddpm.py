@@ -12,10 +12,8 @@ Reverse process, from noise to data, with a network's prediction ε̂(z_t, t) of
     p(z_{t-1} | z_t) = N(μ, σ_t² I),    μ = (z_t - β_t ε̂/√(1-ᾱ_t)) / √(1-β_t)
 
 Training minimises E ‖ε - ε̂(√ᾱ_t x + √(1-ᾱ_t) ε, t)‖², the paper's L_simple. It is the negative
-evidence lower bound (`gengen.diffusion.elbo`) without its weights β_t²/(2σ_t²(1-β_t)(1-ᾱ_t)).
-
-Slides that set σ_t so that every weight is ½ (`variance="unit"`) describe the loss, not a sampler:
-see `schedule.reverse_variances`.
+evidence lower bound (`gengen.diffusion.elbo`) without its weights β_t²/(2σ_t²(1-β_t)(1-ᾱ_t)). A σ_t
+that makes every weight ½ (`variance="unit"`) gives that loss, but it is wrong to sample with.
 """
 
 from __future__ import annotations
@@ -31,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from gengen import rng
 from gengen.contract import BaseConfig, Task, refuse_condition, require_num
@@ -228,7 +227,7 @@ def sample(
     key: Key,
     num: int,
     *,
-    condition: None = None,
+    condition: PyTree = None,
     net: nn.Module | None = None,
 ) -> Array:
     """Sample by `cfg.sampler`: float32 [num, *shape], images in [-1, 1].
@@ -310,10 +309,10 @@ def posterior(
 def log_prob(
     cfg: Config,
     variables: PyTree,
-    x: Array,
+    x: ArrayLike,
     key: Key | None = None,
     *,
-    condition: None = None,
+    condition: PyTree = None,
     net: nn.Module | None = None,
 ) -> Array:
     """Return the ELBO, a lower bound of ln p(x): [B], in nats; T network evaluations.
@@ -329,8 +328,8 @@ def log_prob(
         net: the network that was trained instead of the Config's.
     """
     refuse_condition(condition)
-    x = check_shape({"x": x}, cfg.shape)
-    return _log_prob(cfg, variables, x, jax.random.key(0) if key is None else key, net)
+    key = jax.random.key(0) if key is None else key
+    return _log_prob(cfg, variables, check_shape({"x": x}, cfg.shape), key, net)
 
 
 @jit(0, 4)
@@ -340,12 +339,12 @@ def _log_prob(cfg: Config, variables: PyTree, x: Array, key: Key, net: nn.Module
 
 def elbo_of(cfg: Config, eps_fn: EpsFn, x: Array, key: Key) -> Array:
     """Return the ELBO of x [B, *shape] under any denoiser: [B]."""
-    levels = 256 if len(cfg.shape) == 3 else None
-    return elbo(eps_fn, noise_schedule(cfg), x, key, cfg.variance, levels)
+    image = len(cfg.shape) == 3
+    return elbo(eps_fn, noise_schedule(cfg), x, key, cfg.variance, 256 if image else None)
 
 
 def bits_per_dim(
-    cfg: Config, variables: PyTree, x: Array, key: Key | None = None,
+    cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None,
     *, net: nn.Module | None = None,
 ) -> Array:  # fmt: skip
     """Return an upper bound of -log₂ p(x) divided by the number of dimensions: [B]."""

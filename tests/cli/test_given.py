@@ -13,7 +13,7 @@ SHAPE = (8, 8)
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "ddpm"
     line = ["train", "ddpm", "--data", "digits", "--steps", "2", "--out", str(out)]
-    for word in ("channels=8", "blocks=1", "groups=4", "T=12"):
+    for word in ("channels=8", "num_blocks=1", "num_groups=4", "T=12"):
         line += ["--set", word]
     assert main(line) == 0
     return str(out)
@@ -43,7 +43,7 @@ def test_a_row_of_given_draws_mean_and_deviation(run, image, tmp_path, capsys, w
     out = tmp_path / "x.png"
     line = ["sample", run, "--given", path, "--num", "3", "--out", str(out), *words]
     assert main(line) == 0
-    assert "3 draws by" in capsys.readouterr().err
+    assert "3 samples by" in capsys.readouterr().err
     picture = np.asarray(Image.open(out))
     columns, scale, gap = 1 + 3 + 2, 3, 2
     assert picture.shape[:2] == (8 * scale, (columns * (8 + gap) - gap) * scale)
@@ -90,7 +90,7 @@ def test_a_small_image_is_taken_as_it_is(run, image, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--operator", "superres"], "is to be 4 × 4"),
+        (["--operator", "superres"], "must be 4 × 4"),
         (["--operator", "grey"], "no colours"),
         (["--operator", "superres", "--factor", "3", "--degrade"], "factor = 3"),
         (["--interpolate"], "one picture at a time"),

@@ -1,25 +1,28 @@
-"""What a conditional diffusion is told, and what its draws have to do with it."""
+"""Conditional and latent diffusion: samples follow the condition."""
 
 import dataclasses
-from functools import partial
 
+import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gengen.contract import Task
 from gengen.data import Dataset, to_batch
 from gengen.diffusion import conditional, ddpm, latent
 from gengen.stages import resident
-from gengen.types import data_of
+from gengen.types import InputError, data_of
 from gengen.vae import vae
+from tests.diffusion.test_ddpm import traced
 from tests.training import often
 
-TINY: dict = dict(shape=(8, 8, 3), patch=2, channels=(8,), blocks=(1,), T=20, groups=4)
-CLASSES = conditional.Config(shape=(2,), classes=3, T=100, width=64, schedule="cosine",
-                             learning_rate=2e-3, ema_decay=0.99, drop=0.2)  # fmt: skip
+TINY: dict = dict(shape=(8, 8, 3), patch=2, channels=(8,), num_blocks=(1,), T=20, num_groups=4)
+CLASSES = conditional.Config(shape=(2,), num_classes=3, T=100, hidden_dim=64, ema_decay=0.99,
+                             condition_dropout=0.2)  # fmt: skip
 MEANS = np.array([[-1.5, 0.0], [1.0, 1.0], [1.0, -1.0]])
-GREY = conditional.Config(**TINY, classes=0, seen="grey")
+GREY = conditional.Config(**TINY, num_classes=0, condition_image="grey")
 
 
 def of_classes(num, seed):
@@ -44,9 +47,9 @@ def trained():
     return state.variables
 
 
-def test_each_class_is_drawn_where_it_lies(trained):
+def test_samples_of_each_class_have_its_moments(trained):
     y = np.repeat(np.arange(3, dtype=np.int32), 500)
-    x = np.asarray(conditional.sample(CLASSES, trained, jax.random.key(2), 1500, y))
+    x = np.asarray(conditional.sample(CLASSES, trained, jax.random.key(2), 1500, condition=y))
     for k in range(3):
         own = x[y == k]
         np.testing.assert_allclose(own.mean(0), MEANS[k], atol=0.1)
@@ -55,28 +58,30 @@ def test_each_class_is_drawn_where_it_lies(trained):
     assert np.mean(nearest == y) > 0.98
 
 
-def test_told_nothing_it_draws_all_classes(trained):
-    """Which is what `drop` is for; zeros are how nothing is told."""
+def test_without_a_class_it_samples_all_classes(trained):
+    """The effect of `condition_dropout`; zeros stand for no class."""
     eps_fn = conditional.denoiser(CLASSES, trained, jnp.zeros((1500, 3)))
-    x = np.asarray(jax.jit(lambda key: ddpm.draw(CLASSES, eps_fn, key, 1500))(jax.random.key(3)))
+    x = np.asarray(
+        jax.jit(lambda key: ddpm.sample_from(CLASSES, eps_fn, key, 1500))(jax.random.key(3))
+    )
     nearest = np.argmin(((x[:, None] - MEANS) ** 2).sum(-1), 1)
     assert np.bincount(nearest, minlength=3).min() > 1500 / 3 * 0.7
 
 
-def test_guidance_is_of_what_the_network_knows_with_and_without_the_class(trained):
+def test_guidance_combines_the_predictions_with_and_without_the_class(trained):
     z = jnp.asarray(of_classes(6, 1)["x"])
     t, y = jnp.full(6, 40), jax.nn.one_hot(jnp.arange(6) % 3, 3)
-    told, untold = (conditional.denoiser(CLASSES, trained, v)(z, t) for v in (y, jnp.zeros_like(y)))
+    given, free = (conditional.denoiser(CLASSES, trained, v)(z, t) for v in (y, jnp.zeros_like(y)))
     strong = dataclasses.replace(CLASSES, guidance=2.0)
     guided = conditional.denoiser(strong, trained, y)(z, t)
-    np.testing.assert_allclose(guided, 3 * told - 2 * untold, atol=1e-5)
-    assert np.abs(told - untold).max() > 0.1
+    np.testing.assert_allclose(guided, 3 * given - 2 * free, atol=1e-5)
+    assert np.abs(given - free).max() > 0.1
 
 
-def test_a_network_that_is_told_nothing_is_ddpm():
+def test_without_a_condition_it_is_ddpm():
     """The same parameters: the same loss, gradient and samples, bit for bit."""
     plain = ddpm.Config(**TINY, ema_decay=0.9)
-    cfg = conditional.Config(**TINY, ema_decay=0.9, classes=0)
+    cfg = conditional.Config(**TINY, ema_decay=0.9, num_classes=0)
     batch = {"image": np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 3)).astype(np.float32)}
     key, state = jax.random.key(0), ddpm.method(plain).init(jax.random.key(1), batch)
     ours = conditional.method(cfg).init(jax.random.key(1), batch)
@@ -91,38 +96,37 @@ def test_a_network_that_is_told_nothing_is_ddpm():
     np.testing.assert_allclose(x, y, atol=1e-6)
 
 
-def test_colours_recombine_to_the_grey_image_that_was_given_and_differ():
+def test_colours_recombine_to_the_grey_image_and_differ():
     """Even of a network that has learnt nothing."""
     x = np.random.default_rng(0).uniform(-0.9, 0.9, (4, 8, 8, 3)).astype(np.float32)
-    given, variables = conditional.see(GREY, x), variables_of(GREY)
+    given, variables = conditional.measure(GREY, x), variables_of(GREY)
     draws = [
-        np.asarray(conditional.sample(GREY, variables, jax.random.key(k), 4, given=given))
+        np.asarray(conditional.sample(GREY, variables, jax.random.key(k), 4, condition=given))
         for k in range(2)
     ]
     assert np.abs(draws[0]).max() <= 1 and np.abs(draws[0] - draws[1]).max() > 0.1
     for drawn in draws:  # half a level of 8 bits is 1/255
-        np.testing.assert_allclose(conditional.see(GREY, drawn), given, atol=1 / 255)
+        np.testing.assert_allclose(conditional.measure(GREY, drawn), given, atol=1 / 255)
 
 
-def test_a_small_image_explains_itself():
-    cfg = conditional.Config(**TINY, classes=0, seen="small", factor=4)
+def test_samples_agree_with_the_small_image():
+    cfg = conditional.Config(**TINY, num_classes=0, condition_image="small", factor=4)
     x = np.random.default_rng(1).uniform(-1, 1, (2, 8, 8, 3)).astype(np.float32)
-    given = conditional.see(cfg, x)
+    given = conditional.measure(cfg, x)
     assert given.shape == (2, 2, 2, 3)
-    drawn = conditional.sample(cfg, variables_of(cfg), jax.random.key(0), 2, given=given)
-    np.testing.assert_allclose(conditional.see(cfg, drawn), given, atol=1 / 255)
+    drawn = conditional.sample(cfg, variables_of(cfg), jax.random.key(0), 2, condition=given)
+    np.testing.assert_allclose(conditional.measure(cfg, drawn), given, atol=1 / 255)
 
 
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        (dict(classes=-1), "Config.classes"),
-        (dict(drop=1.0), "Config.drop"),
-        (dict(guidance=1.0, drop=0.0), "Config.guidance"),
-        (dict(guidance=1.0, classes=0, seen="grey"), "Config.guidance"),
-        (dict(seen="sepia"), "one of grey, small"),
-        (dict(seen="small", factor=3), "factor = 3"),
-        (dict(seen="grey", shape=(8, 8, 1)), "no colours"),
+        (dict(num_classes=-1), "Config.num_classes"),
+        (dict(condition_dropout=1.0), "Config.condition_dropout"),
+        (dict(guidance=1.0, condition_dropout=0.0), "Config.guidance"),
+        (dict(condition_image="sepia"), "one of grey, small"),
+        (dict(condition_image="small", factor=3), "factor = 3"),
+        (dict(condition_image="grey", shape=(8, 8, 1)), "no colours"),
     ],
 )
 def test_impossible_configs_are_refused(settings, says):
@@ -130,43 +134,162 @@ def test_impossible_configs_are_refused(settings, says):
         conditional.Config(**{**TINY, **settings})
 
 
-def test_what_is_not_given_is_asked_for():
-    variables, key, zeros = (
-        variables_of(GREY),
-        jax.random.key(0),
-        partial(np.zeros, dtype="float32"),
+def zeros(*shape):
+    return np.zeros(shape, np.float32)
+
+
+def test_a_missing_or_misshapen_image_is_refused():
+    variables, key = variables_of(GREY), jax.random.key(0)
+    with pytest.raises(InputError, match="conditioned on a grey image"):
+        conditional.sample(GREY, variables, key, 2)
+    with pytest.raises(InputError, match="conditioned on a grey image"):
+        conditional.log_prob(GREY, variables, zeros(2, 8, 8, 3))
+    with pytest.raises(InputError, match="grey image has"):
+        conditional.sample(GREY, variables, key, 2, condition=zeros(2, 8, 8, 3))
+    with pytest.raises(InputError, match="takes"):
+        condition = {"label": np.arange(2), "image": zeros(2, 8, 8, 1)}
+        conditional.sample(GREY, variables, key, 2, condition=condition)
+
+
+def test_labels_that_are_no_classes_are_refused():
+    cfg, key = conditional.Config(**TINY), jax.random.key(0)
+    variables = variables_of(cfg)
+    with pytest.raises(InputError, match="num_classes = 10"):
+        conditional.sample(cfg, variables, key, 2, condition=np.array([3, 10]))
+    with pytest.raises(InputError, match="integers"):
+        conditional.sample(cfg, variables, key, 2, condition=zeros(2, 8, 8, 1))
+    with pytest.raises(InputError, match="no labels"):
+        conditional.method(cfg).init(key, {"image": zeros(1, 8, 8, 3)})
+    with pytest.raises(InputError, match="unconditional"):
+        plain = dataclasses.replace(cfg, num_classes=0)
+        conditional.sample(plain, variables, key, 2, condition=np.arange(2))
+
+
+BOTH = conditional.Config(**TINY, num_classes=3, condition_image="grey", consistent=False)
+
+
+def away_from_zero(variables):
+    """Networks start with zeros in their last layers: their outputs do not depend on anything."""
+    return jax.tree.map(lambda w: w + 0.1 * jnp.cos(jnp.arange(w.size)).reshape(w.shape), variables)
+
+
+def test_label_and_image_both_reach_the_network():
+    batch = {
+        "image": np.random.default_rng(0).uniform(-1, 1, (6, 8, 8, 3)).astype(np.float32),
+        "label": np.arange(6, dtype=np.int32) % 3,
+    }
+    condition = conditional.condition_of(BOTH, batch)
+    assert condition["label"].dtype == jnp.int32 and condition["image"].shape == (6, 8, 8, 1)
+    variables = away_from_zero(conditional.method(BOTH).init(jax.random.key(0), batch).variables)
+
+    def drawn(**changes):
+        given = {**condition, **changes}
+        return np.asarray(
+            conditional.sample(BOTH, variables, jax.random.key(1), 6, condition=given)
+        )
+
+    x = drawn()
+    assert np.abs(drawn(label=(condition["label"] + 1) % 3) - x).max() > 1e-3
+    assert np.abs(drawn(image=-condition["image"]) - x).max() > 1e-3
+    image_only = conditional.sample(
+        BOTH, variables, jax.random.key(1), 6, condition={"image": condition["image"]}
     )
-    with pytest.raises(ValueError, match="given has shape"):
-        conditional.sample(GREY, variables, key, 2, given=zeros((2, 8, 8, 3)))
-    nothing, grey = (
-        conditional.sample(GREY, variables, key, 2, given=given)
-        for given in (None, zeros((2, 8, 8, 1)))
+    np.testing.assert_array_equal(image_only, x)  # the labels were each class in turn
+
+
+def test_log_prob_is_that_of_the_condition(trained):
+    """A point of a class is likelier under its own class than under another, or under none."""
+    batch = of_classes(60, 7)
+    x, y = batch["x"], batch["label"]
+    own, other = (
+        np.asarray(conditional.log_prob(CLASSES, trained, x, condition=labels)).mean()
+        for labels in (y, (y + 1) % 3)
     )
-    np.testing.assert_allclose(conditional.see(GREY, grey), 0, atol=1 / 255)
-    assert nothing.shape == grey.shape
-    with pytest.raises(ValueError, match="sees no image"):
-        conditional.sample(conditional.Config(**TINY), variables, key, 2, given=zeros((2, 8)))
-    with pytest.raises(ValueError, match="Config.classes"):
-        conditional.sample(GREY, variables, key, 2, np.arange(2), zeros((2, 8, 8, 1)))
-    with pytest.raises(ValueError, match='no "label"'):
-        conditional.method(conditional.Config(**TINY)).init(key, {"image": zeros((1, 8, 8, 3))})
+    free = np.asarray(conditional.log_prob(CLASSES, trained, x)).mean()
+    assert own > free + 0.3 > other
+    strong = dataclasses.replace(CLASSES, guidance=2.0)
+    again = np.asarray(conditional.log_prob(strong, trained, x, condition=y)).mean()
+    assert again == pytest.approx(own, abs=1e-4)
+    blind = dataclasses.replace(CLASSES, condition_dropout=0.0)
+    with pytest.raises(InputError, match="conditioned on labels"):
+        conditional.log_prob(blind, trained, x)
+
+
+class Own(nn.Module):
+    """A user's network, with the signature of `conditional.method`'s net."""
+
+    @nn.compact
+    def __call__(self, z, t, y, planes, train):
+        assert isinstance(train, bool)
+        h = z if planes is None else jnp.concatenate([z, planes], axis=-1)
+        h = nn.Dense(8)(h) + t[:, None, None, None] / 20
+        if y.shape[-1]:
+            h = h + nn.Dense(8)(y)[:, None, None]
+        return nn.Dense(z.shape[-1])(nn.swish(h))
+
+
+def test_a_network_of_ones_own_trains_samples_and_has_a_density():
+    batch = {
+        "image": np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 3)).astype(np.float32),
+        "label": np.arange(4, dtype=np.int32) % 3,
+    }
+    method = conditional.method(BOTH, net=Own())
+    state = method.init(jax.random.key(0), batch)
+    assert {*state.params} == {"Dense_0", "Dense_1", "Dense_2"}
+    state, metrics = jax.jit(method.train_step)(jax.random.key(1), state, batch)
+    assert np.isfinite(metrics["loss"])
+    condition = conditional.condition_of(BOTH, batch)
+    x = conditional.sample(
+        BOTH, state.variables, jax.random.key(2), 4, condition=condition, net=Own()
+    )
+    log_p = conditional.log_prob(
+        BOTH, state.variables, batch["image"], condition=condition, net=Own()
+    )
+    assert x.shape == (4, 8, 8, 3)
+    chex.assert_tree_all_finite((x, log_p))
+
+
+@pytest.mark.parametrize(
+    ("task", "condition_image", "num_classes"),
+    [
+        (Task((8, 8, 1), 10), "", 10),
+        (Task((16, 16, 3)), "grey", 0),
+        (Task((8, 8, 1)), "small", 0),
+        (Task((9, 15, 1)), "small", 0),
+        (Task((7, 5, 3), 4, accelerator=True), "", 4),
+        (Task((2,), 2), "", 2),
+    ],
+)
+def test_the_default_is_conditioned_on_what_the_data_have(task, condition_image, num_classes):
+    cfg = conditional.Config.for_task(task)
+    assert (cfg.condition_image, cfg.num_classes) == (condition_image, num_classes)
+    traced(conditional.method(cfg), task)
+    # What a user sets afterwards must not contradict the default.
+    dataclasses.replace(cfg, num_classes=0)
+
+
+@pytest.mark.parametrize("shape", [(2,), (7, 5, 1)])
+def test_data_without_anything_to_be_conditioned_on_are_refused(shape):
+    with pytest.raises(InputError, match="ddpm"):
+        conditional.Config.for_task(Task(shape))
 
 
 # --- latent diffusion ----------------------------------------------------------------------------
 
-LATENT = latent.Config(shape=(8, 8, 1), code=(2, 2, 2), codec_channels=(4, 4), channels=(8,),
-                       blocks=(1,), groups=4, T=20, batch_size=8)  # fmt: skip
+LATENT = latent.Config(shape=(8, 8, 1), latent_shape=(2, 2, 2), codec_channels=(4, 4),
+                       channels=(8,), num_blocks=(1,), num_groups=4, T=20,
+                       batch_size=8)  # fmt: skip
 
 
 def test_with_the_identity_for_a_codec_it_is_ddpm(monkeypatch):
-    """Codes are images then; s divides before, and multiplies after."""
-    cfg = dataclasses.replace(LATENT, code=(8, 8, 1), prediction="v")
+    """Latents are images then; s divides before, and multiplies after."""
+    cfg = dataclasses.replace(LATENT, latent_shape=(8, 8, 1), prediction="v")
     for name in ("encode", "decode"):
         monkeypatch.setattr(vae, name, lambda cfg, variables, x, key=None: jnp.asarray(x))
     x = np.random.default_rng(0).uniform(-0.5, 0.5, (8, 8, 8, 1)).astype(np.float32)
-    method, key = latent.of_prior(cfg), jax.random.key(1)
-    plain = ddpm.Config(shape=(8, 8, 1), patch=1, channels=(8,), blocks=(1,), groups=4, T=20,
-                        prediction="v", clip=False)  # fmt: skip
+    method, key = latent.prior_method(cfg), jax.random.key(1)
+    plain = ddpm.Config(shape=(8, 8, 1), patch=1, channels=(8,), num_blocks=(1,), num_groups=4,
+                        T=20, prediction="v", clip_denoised=False)  # fmt: skip
     ours = method.init(key, {"x": x})
     s = ours.mutables["latent"]["std"]
     assert s == pytest.approx(x.std(), rel=1e-5)
@@ -179,13 +302,13 @@ def test_with_the_identity_for_a_codec_it_is_ddpm(monkeypatch):
     variables = {"codec": {}, "prior": {"params": ours.params, **ours.mutables}}
     drawn = latent.sample(cfg, variables, key, 4)
     eps_fn = ddpm.denoiser(plain, {"params": ours.params["UNet_0"]})
-    expected = np.asarray(jax.jit(lambda key: ddpm.draw(plain, eps_fn, key, 4))(key)) * s
+    expected = np.asarray(jax.jit(lambda key: ddpm.sample_from(plain, eps_fn, key, 4))(key)) * s
     np.testing.assert_allclose(drawn, np.clip(expected, -1, 1), atol=1e-5)
     assert np.mean(np.abs(expected) < 1) > 0.1
 
 
-def test_a_small_image_stands_beside_its_codes():
-    cfg = dataclasses.replace(LATENT, seen="small", factor=4)
+def test_the_prior_is_conditioned_on_the_small_image_of_its_latent():
+    cfg = dataclasses.replace(LATENT, condition_image="small", factor=4)
     codec, prior = latent.stages(cfg)
     images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1)).astype(np.uint8)
     data = Dataset("noise", {"image": images})
@@ -193,16 +316,67 @@ def test_a_small_image_stands_beside_its_codes():
     before = {"codec": codec.method.init(jax.random.key(0), {"image": x[:8]})}
     own = resident(prior.data(before, data))
     batch = to_batch(own.arrays, np.arange(8))
-    np.testing.assert_allclose(batch["target"], conditional.see(cfg, x[:8]), atol=1.01 / 255)
+    np.testing.assert_allclose(batch["target"], conditional.measure(cfg, x[:8]), atol=1.01 / 255)
     assert data_of(batch).shape == (8, 2, 2, 2)
     state = prior.method.init(jax.random.key(0), batch)
     variables = {"codec": before["codec"].variables, "prior": state.variables}
-    given = conditional.see(cfg, x[:3])
-    drawn = latent.sample(cfg, variables, jax.random.key(0), 3, given=given)
-    np.testing.assert_allclose(conditional.see(cfg, drawn), given, atol=1 / 255)
-    assert latent.sample(cfg, variables, jax.random.key(0), 3).shape == (3, 8, 8, 1)
+    given = conditional.measure(cfg, x[:3])
+    drawn = latent.sample(cfg, variables, jax.random.key(0), 3, condition=given)
+    np.testing.assert_allclose(conditional.measure(cfg, drawn), given, atol=1 / 255)
+    with pytest.raises(InputError, match="conditioned on a small image"):
+        latent.sample(cfg, variables, jax.random.key(0), 3)
 
 
-def test_a_small_image_of_another_size_than_the_codes_is_refused():
-    with pytest.raises(ValueError, match="not as large as the map"):
-        dataclasses.replace(LATENT, seen="small", factor=2)
+def test_a_small_image_of_another_size_than_the_latent_map_is_refused():
+    with pytest.raises(ValueError, match="size of the latent map"):
+        dataclasses.replace(LATENT, condition_image="small", factor=2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((8, 8, 1), (4, 4, 2)), ((16, 16, 3), (4, 4, 8)), ((28, 28, 1), (4, 4, 8)),
+     ((7, 5, 3), (4, 3, 4)), ((64, 64, 3), (8, 8, 8))],
+)  # fmt: skip
+def test_the_default_latent_map_suits_the_image(shape, expected):
+    cfg = latent.Config.for_task(Task(shape, 10))
+    assert latent.map_shape(cfg) == expected
+    codec, prior = latent.stages(cfg)
+    traced(codec.method, Task(shape))
+    traced(prior.method, Task(expected), "x")
+    assert latent.evaluations(latent.with_evaluations(cfg, 20)) == 20
+
+
+def test_latents_of_vectors_are_refused():
+    with pytest.raises(InputError, match="images"):
+        latent.Config.for_task(Task((2,)))
+
+
+def test_the_prior_may_have_a_network_of_ones_own():
+    _, prior = latent.stages(LATENT, net=Own())
+    batch = {"x": np.random.default_rng(0).normal(size=(8, 2, 2, 2)).astype(np.float32)}
+    state = prior.method.init(jax.random.key(0), batch)
+    state, _ = jax.jit(prior.method.train_step)(jax.random.key(1), state, batch)
+    codec = latent.stages(LATENT)[0].method.init(jax.random.key(2), {"image": zeros(2, 8, 8, 1)})
+    variables = {"codec": codec.variables, "prior": state.variables}
+    x = latent.sample(LATENT, variables, jax.random.key(3), 2, net=Own())
+    assert x.shape == (2, 8, 8, 1) and np.all(np.isfinite(x))
+
+
+@pytest.mark.slow  # large networks, in 10 s each
+@pytest.mark.parametrize("module", [conditional, latent])
+def test_the_papers_configs_can_be_traced(module):
+    cfg = module.Config.paper()
+    assert type(cfg) is module.Config
+    task = Task(cfg.shape, 1000)
+    if module is conditional:
+        traced(conditional.method(cfg), task)
+    else:
+        for stage, shape in zip(latent.stages(cfg), (cfg.shape, (64, 64, 8)), strict=True):
+            traced(stage.method, Task(shape), "image" if stage.name == "codec" else "x")
+
+
+def test_earlier_names_of_fields_still_work():
+    old: dict = dict(classes=3, drop=0.2, seen="small", blocks=(1,), channels=(8,), groups=4)
+    cfg = conditional.Config(shape=(8, 8, 1), **old)
+    assert (cfg.num_classes, cfg.condition_dropout, cfg.condition_image) == (3, 0.2, "small")
+    assert latent.Config(code=(4, 4, 8)).latent_shape == (4, 4, 8)  # pyright: ignore[reportCallIssue]

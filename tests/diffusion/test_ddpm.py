@@ -1,18 +1,35 @@
 """DDPM against what is known exactly; the expected numbers are computed here, in float64 NumPy."""
 
 import dataclasses
+from typing import Any
 
+import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gengen.compile import compile_step
-from gengen.diffusion import ddpm
+from gengen.contract import Task
+from gengen.diffusion import ddpm, elbo, inverse, operators
 from gengen.diffusion.schedule import previous_alpha_bars, reverse_variances
 
 S2 = 0.25  # variance of the Gaussian data below
 ENTROPY = 0.5 * np.log(2 * np.pi * np.e * S2)
+
+
+def traced(method, task, name=None):
+    """The abstract state after a train step on data of a task: nothing is computed."""
+    name = name or ("image" if len(task.shape) == 3 else "x")
+    batch = {name: jax.ShapeDtypeStruct((4, *task.shape), jnp.float32)}
+    if task.num_classes:
+        batch["label"] = jax.ShapeDtypeStruct((4,), jnp.int32)
+    key = jax.random.key(0)
+    state = jax.eval_shape(method.init, key, batch)
+    after, _ = jax.eval_shape(method.train_step, key, state, batch)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    return state
 
 
 def gaussian_denoiser(schedule, s2=S2):
@@ -116,7 +133,7 @@ def test_q_sample_has_the_moments_of_q():
 
 
 @pytest.mark.parametrize("prediction", ["x0", "v"])
-def test_every_prediction_is_the_same_guess_of_the_noise(prediction, monkeypatch):
+def test_every_prediction_is_the_same_guess_of_the_noise(prediction):
     """A network that outputs the target exactly must give ε back."""
     cfg = ddpm.Config(shape=(3,), T=10, prediction=prediction, schedule="cosine")
     rng = np.random.default_rng(1)
@@ -124,25 +141,25 @@ def test_every_prediction_is_the_same_guess_of_the_noise(prediction, monkeypatch
     t = jnp.array([1, 3, 5, 8, 10])
     z = ddpm.q_sample(ddpm.noise_schedule(cfg), x, t, eps)
 
-    class Exact:
-        def apply(self, variables, z, t):
+    class Exact(nn.Module):
+        def __call__(self, z, t, train):
             return ddpm.target(cfg, x, t, eps)
 
-    monkeypatch.setattr(ddpm, "network", lambda cfg: Exact())
     # x0: 1/√(1-ᾱ_1) ≈ 5 magnifies rounding.
-    np.testing.assert_allclose(ddpm.denoiser(cfg, {})(z, t), eps, atol=2e-6)
+    np.testing.assert_allclose(ddpm.denoiser(cfg, {}, Exact())(z, t), eps, atol=2e-6)
 
 
 def test_bins_of_the_decoder_sum_to_one():
     levels = jnp.linspace(-1, 1, 256)
     for mean, sigma in [(0.3, 0.01), (-0.9, 0.2), (1.4, 0.003), (0.0, 1e-4)]:
-        total = np.exp(np.asarray(ddpm._log_bin(levels, jnp.float32(mean), sigma, 256))).sum()
+        total = np.exp(np.asarray(elbo._log_bin(levels, jnp.float32(mean), sigma, 256))).sum()
         assert total == pytest.approx(1, abs=2e-5)  # float32, 256 terms
 
 
 def test_log_prob_of_images_is_that_of_the_exact_bound():
     """A network of zeros predicts ε̂ = 0: then every term is known in closed form."""
-    cfg = ddpm.Config(shape=(4, 4, 1), channels=(8,), blocks=(1,), groups=4, T=30)
+    cfg = ddpm.Config(shape=(4, 4, 1), channels=(8,), num_blocks=(1,), num_groups=4, T=30, patch=2,
+                      schedule="linear", prediction="eps")  # fmt: skip
     x = jnp.asarray(np.random.default_rng(0).integers(0, 256, (64, 4, 4, 1)) / 127.5 - 1)
     state = ddpm.method(cfg).init(jax.random.key(0), {"image": x.astype(jnp.float32)})
     zeros = jax.tree.map(jnp.zeros_like, state.variables)
@@ -166,7 +183,7 @@ def test_log_prob_of_images_is_that_of_the_exact_bound():
 def test_sampling_a_trained_mixture_learns_it():
     """Learning test: 600 steps on two points of the line must find both, in the right shares."""
     cfg = ddpm.Config(
-        shape=(1,), T=50, schedule="cosine", prediction="v", width=32, learning_rate=3e-3,
+        shape=(1,), T=50, schedule="cosine", prediction="v", hidden_dim=32, learning_rate=3e-3,
         ema_decay=0.99, warmup_steps=20, decay_steps=600, batch_size=256,
     )  # fmt: skip
     method = ddpm.method(cfg)
@@ -188,7 +205,7 @@ def test_several_times_for_each_example():
     """Each copy has a t and a noise of its own: the gradient's noise falls, its mean stays."""
     losses = {}
     for times in (1, 64):
-        cfg = ddpm.Config(shape=(2,), T=20, width=16, times_per_example=times, batch_size=4)
+        cfg = ddpm.Config(shape=(2,), T=20, hidden_dim=16, times_per_example=times, batch_size=4)
         method = ddpm.method(cfg)
         batch = {"x": np.ones((4, 2), np.float32)}
         state = method.init(jax.random.key(0), batch)
@@ -203,7 +220,7 @@ def test_several_times_for_each_example():
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(beta_end=1.0), "ᾱ_T"),
+        (dict(schedule="linear", beta_end=1.0), "ᾱ_T"),
         (dict(T=0), "Config.T = 0"),
         (dict(dropout=1.0), "Config.dropout"),
         (dict(prediction="noise"), "Config.prediction"),
@@ -211,7 +228,7 @@ def test_several_times_for_each_example():
         (dict(variance="none"), "variance"),
         (dict(sampler="euler"), "Config.sampler"),
         (dict(shape=(28, 28)), "Config.shape"),
-        (dict(blocks=(1,)), "Config.blocks"),
+        (dict(num_blocks=(1,)), "Config.num_blocks"),
         (dict(warmup_steps=10, decay_steps=10), "decay_steps"),
     ],
 )
@@ -221,7 +238,7 @@ def test_an_impossible_config_is_refused(change, message):
 
 
 def test_bad_calls_are_refused():
-    cfg = ddpm.Config(shape=(2,), T=5, width=8)
+    cfg = ddpm.Config(shape=(2,), T=5, hidden_dim=8)
     state = ddpm.method(cfg).init(jax.random.key(0), {"x": np.zeros((2, 2), np.float32)})
     with pytest.raises(ValueError, match="num = 0"):
         ddpm.sample(cfg, state.variables, jax.random.key(0), 0)
@@ -230,7 +247,7 @@ def test_bad_calls_are_refused():
     with pytest.raises(ValueError, match='"image" or "x"'):
         ddpm.method(cfg).init(jax.random.key(0), {"y": np.zeros((2, 2), np.float32)})
     with pytest.raises(ValueError, match="patches of 3"):
-        images = ddpm.Config(shape=(8, 8, 1), patch=3, groups=4, channels=(8,), blocks=(1,))
+        images = ddpm.Config(shape=(8, 8, 1), patch=3, num_groups=4, channels=(8,), num_blocks=(1,))
         ddpm.method(images).init(jax.random.key(0), {"image": np.zeros((2, 8, 8, 1), np.float32)})
 
 
@@ -238,6 +255,84 @@ def test_the_papers_config_is_the_papers():
     cfg = ddpm.Config.paper()
     assert (cfg.T, cfg.batch_size, cfg.learning_rate, cfg.ema_decay) == (1000, 128, 2e-4, 0.9999)
     assert ddpm.noise_schedule(cfg).betas[-1] == pytest.approx(0.02)
-    x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    like = jax.eval_shape(ddpm.method(cfg).init, jax.random.key(0), {"image": x})
+    settings = (cfg.schedule, cfg.prediction, cfg.sampler, cfg.variance, cfg.b2, cfg.decay_steps)
+    assert settings == ("linear", "eps", "ancestral", "beta", 0.999, 0)
+    like = traced(ddpm.method(cfg), Task(cfg.shape))
     assert sum(leaf.size for leaf in jax.tree.leaves(like.params)) == 19_161_987
+
+
+@pytest.mark.parametrize("accelerator", [False, True])
+@pytest.mark.parametrize(
+    "shape", [(8, 8, 1), (16, 16, 3), (28, 28, 1), (32, 32, 3), (7, 5, 3), (2,), (64,)]
+)
+@pytest.mark.parametrize("steps", [1, 20, 1500])
+def test_the_default_works_on_data_of_any_shape(shape, accelerator, steps):
+    task = Task(shape, 10, steps, accelerator)
+    cfg = ddpm.Config.for_task(task)
+    assert cfg.shape == shape and cfg.decay_steps in (0, steps)
+    if steps == 20:
+        traced(ddpm.method(cfg), task)
+        traced(ddpm.method(ddpm.Config(shape=shape)), task)
+
+
+def test_the_learning_rate_ends_at_the_floor():
+    cfg = ddpm.Config(warmup_steps=2, decay_steps=6, decay_floor=0.1)
+    tx, params = ddpm.optimizer(cfg), {"w": jnp.ones(1)}
+    rates: list[float] = []
+    state: Any = tx.init(params)
+    for _ in range(9):
+        _, state = tx.update(params, state, params)
+        rates.append(float(state[1].hyperparams["learning_rate"]))
+    assert rates[2] == pytest.approx(2e-3) and rates[0] == 0
+    np.testing.assert_allclose(rates[6:], 2e-4, rtol=1e-5)
+
+
+def test_evaluations_are_those_of_the_sampler():
+    cfg = ddpm.Config(T=100, sample_steps=30)
+    assert ddpm.evaluations(cfg) == 30
+    assert ddpm.evaluations(dataclasses.replace(cfg, sample_steps=None)) == 100
+    assert ddpm.evaluations(dataclasses.replace(cfg, sampler="ancestral")) == 100
+    assert ddpm.evaluations(ddpm.Config(T=20)) == 20
+    few = ddpm.with_evaluations(cfg, 5)
+    assert ddpm.evaluations(few) == 5 and few.sampler == "multistep"
+    with pytest.raises(ValueError, match="1 to T = 100"):
+        ddpm.with_evaluations(cfg, 101)
+
+
+class Own(nn.Module):
+    """A user's network."""
+
+    width: int = 8
+
+    @nn.compact
+    def __call__(self, z, t, train):
+        assert isinstance(train, bool)
+        h = nn.Dense(self.width)(jnp.concatenate([z, t[:, None] / 20], axis=-1))
+        h = nn.Dropout(0.1, deterministic=not train)(nn.swish(h))
+        return nn.Dense(z.shape[-1])(h)
+
+
+def test_a_network_of_ones_own_does_all_that_the_configs_does():
+    cfg, net = ddpm.Config(shape=(2,), T=20), Own()
+    method = ddpm.method(cfg, net=net)
+    batch = {"x": np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)}
+    state = method.init(jax.random.key(0), batch)
+    assert state.params["Dense_0"]["kernel"].shape == (3, 8)
+    state, metrics = jax.jit(method.train_step)(jax.random.key(1), state, batch)
+    chex.assert_tree_all_finite(metrics)
+    key, variables = jax.random.key(2), state.variables
+    y = inverse.Measurement(operators.matrix(np.ones((1, 2))), np.zeros((1, 1)), 0.1)
+    results = (
+        ddpm.sample(cfg, variables, key, 3, net=Own()),
+        ddpm.posterior(cfg, variables, key, 3, y, net=Own()),
+        ddpm.log_prob(cfg, variables, batch["x"][:3], net=Own())[:, None],
+        ddpm.bits_per_dim(cfg, variables, batch["x"][:3], net=Own())[:, None],
+        ddpm.denoiser(cfg, variables, Own())(jnp.ones((3, 2)), jnp.full(3, 4)),
+    )
+    assert all(r.shape[0] == 3 and np.all(np.isfinite(r)) for r in results)
+
+
+def test_a_condition_of_the_unconditional_model_is_refused():
+    cfg = ddpm.Config(shape=(2,), T=5)
+    with pytest.raises(ValueError, match="unconditional"):
+        ddpm.sample(cfg, {}, jax.random.key(0), 2, condition=np.arange(2))

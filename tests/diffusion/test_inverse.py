@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gengen.diffusion import ddpm, exact, inverse, operators
-from gengen.diffusion.inverse import Seen
+from gengen.diffusion.inverse import Measurement
 from tests.diffusion.test_ddpm import gaussian_denoiser
 from tests.diffusion.test_samplers import MEANS, MIXTURE, STD, WEIGHTS
 
@@ -41,15 +41,17 @@ def test_denoiser_and_posterior_are_those_of_sums_over_a_grid():
     found = exact.posterior(MIXTURE, A, Y[0], NOISE)
     np.testing.assert_allclose(found.moments()[0], mean, atol=1e-6)
     np.testing.assert_allclose(found.moments()[1], covariance, atol=1e-6)
-    drawn = found.draw(np.random.default_rng(0), 100_000)
+    drawn = found.sample(np.random.default_rng(0), 100_000)
     np.testing.assert_allclose(np.cov(drawn.T), covariance, atol=0.03)
 
 
 @pytest.mark.parametrize("method", [inverse.pigdm, inverse.twisted])
 def test_guidance_by_the_pseudo_inverse_is_exact_for_a_standard_normal(method):
     schedule = ddpm.cosine_schedule(300)
-    seen, num = Seen(operators.matrix(A), Y, NOISE), 20_000
-    draw = jax.jit(lambda key: method(standard_denoiser(schedule), schedule, key, (num, 2), seen))
+    measurement, num = Measurement(operators.matrix(A), Y, NOISE), 20_000
+    draw = jax.jit(
+        lambda key: method(standard_denoiser(schedule), schedule, key, (num, 2), measurement)
+    )
     x = np.asarray(draw(jax.random.key(0)))
     standard = exact.mixture(np.ones(1), np.zeros((1, 2)), 1.0)
     mean, covariance = exact.posterior(standard, A, Y[0], NOISE).moments()
@@ -60,14 +62,16 @@ def test_guidance_by_the_pseudo_inverse_is_exact_for_a_standard_normal(method):
 
 @pytest.mark.slow
 def test_the_twisted_error_falls_with_the_particles_and_the_others_stay():
-    """RMS error of the posterior mean over runs; seen: 0.65 and 0.06, the others at 0.6."""
+    """RMS error of the posterior mean over runs; measurement: 0.65 and 0.06, the others at 0.6."""
     schedule = ddpm.cosine_schedule(100)
     eps_fn = exact.denoiser(MIXTURE, schedule)
-    seen = Seen(operators.matrix(A), Y, NOISE)
+    measurement = Measurement(operators.matrix(A), Y, NOISE)
     mean, _ = exact.posterior(MIXTURE, A, Y[0], NOISE).moments()
 
     def error(method, num, runs):
-        draw = jax.jit(jax.vmap(lambda key: method(eps_fn, schedule, key, (num, 2), seen).mean(0)))
+        draw = jax.jit(
+            jax.vmap(lambda key: method(eps_fn, schedule, key, (num, 2), measurement).mean(0))
+        )
         found = np.asarray(draw(jax.random.split(jax.random.key(1), runs)))
         return np.sqrt(np.mean(np.sum((found - mean) ** 2, -1)))
 
@@ -80,9 +84,9 @@ def test_one_step_of_dps_by_hand():
     """N(0, ¼) and A = 1: x̂₀ = √ᾱ v z/(ᾱ v + 1-ᾱ), so that ∇‖y - x̂₀‖ is its slope and a sign."""
     schedule, y = ddpm.linear_schedule(8), np.array([[3.0]])
     eps_fn, key, shape = gaussian_denoiser(schedule), jax.random.key(0), (5, 1)
-    seen = Seen(operators.matrix(np.eye(1)), y)
+    measurement = Measurement(operators.matrix(np.eye(1)), y)
     plain, pulled = (
-        np.asarray(inverse.dps(eps_fn, schedule, key, shape, seen, [8, 7], zeta))
+        np.asarray(inverse.dps(eps_fn, schedule, key, shape, measurement, [8, 7], zeta))
         for zeta in (0.0, 0.3)
     )
     alpha, rest = schedule.alpha_bars[7], schedule.one_minus_alpha_bars[7]
@@ -91,37 +95,39 @@ def test_one_step_of_dps_by_hand():
 
 
 SHAPE = (8, 8, 1)
-SEEN = {
+OPERATORS = {
     "inpaint": operators.inpaint(np.arange(64).reshape(SHAPE) < 32),
     "box": operators.box(SHAPE, 2),
 }
 
 
-@pytest.mark.parametrize("name", SEEN)
+@pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("method", inverse.METHODS)
-def test_samples_explain_what_was_seen(method, name):
+def test_samples_agree_with_the_measurement(method, name):
     """Of N(0, I): a draw knows nothing of y, and misses it by √2; these come near it."""
-    schedule, op = ddpm.cosine_schedule(50), SEEN[name]
+    schedule, op = ddpm.cosine_schedule(50), OPERATORS[name]
     x = jax.random.normal(jax.random.key(5), (1, *SHAPE))
-    seen = Seen(op, op.forward(x), 0.05)
+    measurement = Measurement(op, op.forward(x), 0.05)
     draw = partial(inverse.METHODS[method], standard_denoiser(schedule), schedule)
-    drawn = draw(jax.random.key(0), (16, *SHAPE), seen)
+    drawn = draw(jax.random.key(0), (16, *SHAPE), measurement)
     assert drawn.shape == (16, *SHAPE)
-    error = jnp.sqrt(jnp.mean((op.forward(drawn) - seen.y) ** 2))
-    floor = jnp.sqrt(jnp.mean(jnp.square(seen.y)))
+    error = jnp.sqrt(jnp.mean((op.forward(drawn) - measurement.y) ** 2))
+    floor = jnp.sqrt(jnp.mean(jnp.square(measurement.y)))
     assert error < 0.5 * floor
     if method == "replacement":
-        np.testing.assert_allclose(op.forward(drawn), jnp.repeat(seen.y, 16, 0), atol=1e-4)
+        np.testing.assert_allclose(op.forward(drawn), jnp.repeat(measurement.y, 16, 0), atol=1e-4)
     if method != "twisted":  # whose particles descend from few
         assert jnp.std(drawn, axis=0).max() > 0.3
 
 
 def test_an_inverse_sampler_is_one_program():
     schedule = ddpm.cosine_schedule(20)
-    seen = Seen(operators.matrix(A), Y, NOISE)
+    measurement = Measurement(operators.matrix(A), Y, NOISE)
     for method in inverse.METHODS.values():
         draw = jax.jit(
-            partial(method, standard_denoiser(schedule), schedule, shape=(4, 2), seen=seen)
+            partial(
+                method, standard_denoiser(schedule), schedule, shape=(4, 2), measurement=measurement
+            )
         )
         jaxpr = str(jax.make_jaxpr(draw)(jax.random.key(0)))
         assert "callback" not in jaxpr
@@ -134,8 +140,8 @@ def test_an_inverse_sampler_is_one_program():
 def test_what_makes_no_sense_is_refused():
     schedule = ddpm.cosine_schedule(20)
     eps_fn, key = standard_denoiser(schedule), jax.random.key(0)
-    seen = Seen(operators.matrix(A), Y)
+    measurement = Measurement(operators.matrix(A), Y)
     with pytest.raises(ValueError, match="repeats"):
-        inverse.replacement(eps_fn, schedule, key, (1, 2), seen, repeats=0)
-    with pytest.raises(ValueError, match="2 observations"):
-        inverse.twisted(eps_fn, schedule, key, (4, 2), seen._replace(y=np.zeros((2, 1))))
+        inverse.replacement(eps_fn, schedule, key, (1, 2), measurement, repeats=0)
+    with pytest.raises(ValueError, match="2 measurements"):
+        inverse.twisted(eps_fn, schedule, key, (4, 2), measurement._replace(y=np.zeros((2, 1))))

@@ -90,8 +90,8 @@ def test_the_cubic_weights_by_hand():
 def test_a_kernel_moves_a_point_the_right_way():
     point = jnp.zeros((1, 9, 9, 1)).at[0, 4, 4, 0].set(1)
     kernel = np.arange(9.0).reshape(3, 3) / 36
-    seen = operators.convolve((9, 9, 1), kernel).forward(point)
-    np.testing.assert_allclose(seen[0, 3:6, 3:6, 0], kernel, atol=1e-6)
+    blurred = operators.convolve((9, 9, 1), kernel).forward(point)
+    np.testing.assert_allclose(blurred[0, 3:6, 3:6, 0], kernel, atol=1e-6)
     upwards = operators.motion(5, 90)
     np.testing.assert_allclose(upwards[:, 2], [0.125, 0.25, 0.25, 0.25, 0.125], atol=0.02)
     assert upwards[:, :2].sum() < 1e-9

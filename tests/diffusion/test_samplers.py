@@ -24,7 +24,7 @@ def test_the_exact_denoiser_of_a_mixture_gives_the_mixture(sampler):
     else:
         x = samplers.ancestral(eps_fn, schedule, key, (num, 2), sampler.split("-")[1])
     numbers = np.random.default_rng(0)
-    real = [MIXTURE.draw(numbers, num) for _ in range(2)]
+    real = [MIXTURE.sample(numbers, num) for _ in range(2)]
     floor = sliced_wasserstein(real[0], real[1])
     # The floor is the distance of two real sets of that size. 200 steps leave a bias of their own,
     # of the order 1/T; a wrong σ or mean is ten times further away.
@@ -210,8 +210,8 @@ def test_guidance_on_a_gaussian_is_known():
 
     def both(z, t):
         at, bt = (c[t - 1][:, None] for c in (a, b))
-        told = jnp.arange(len(z))[:, None] < len(z) // 2
-        mean, variance = jnp.where(told, 1.0, 0.0), jnp.where(told, v, v + 1)
+        given = jnp.arange(len(z))[:, None] < len(z) // 2
+        mean, variance = jnp.where(given, 1.0, 0.0), jnp.where(given, v, v + 1)
         return jnp.sqrt(bt) * (z - jnp.sqrt(at) * mean) / (at * variance + bt)
 
     z, t = jnp.linspace(-2, 2, 9)[:, None], jnp.full(9, 7)

@@ -15,7 +15,9 @@ KEY = jax.random.key(0)
 
 
 def unet(x, **options):
-    return UNet(x.shape[-1], **{"channels": (8, 16), "blocks": (1, 1), "groups": 4} | options)
+    return UNet(
+        x.shape[-1], **{"channels": (8, 16), "num_blocks": (1, 1), "num_groups": 4} | options
+    )
 
 
 def build(x, **options):
@@ -35,9 +37,9 @@ def build(x, **options):
     "shape, options",
     [
         ((7, 7, 1), {}),  # halved to 4, grown to 8, cut to 7
-        ((6, 10, 3), {"channels": (8, 8, 16), "blocks": (1, 0, 2)}),
+        ((6, 10, 3), {"channels": (8, 8, 16), "num_blocks": (1, 0, 2)}),
         ((12, 12, 2), {"patch": 4}),
-        ((8, 8, 1), {"attention": (4, 8), "heads": 2}),
+        ((8, 8, 1), {"attention": (4, 8), "num_heads": 2}),
         ((8, 8, 1), {"remat": True}),
     ],
 )
@@ -52,7 +54,7 @@ def test_output_has_the_shape_of_the_input_in_float32(shape, options):
 
 def test_starts_at_zero_output():
     x = jax.random.normal(KEY, (2, 8, 8, 1))
-    net = UNet(1, (8,), (1,), groups=4)
+    net = UNet(1, (8,), (1,), num_groups=4)
     t = jnp.array([1, 2])
     np.testing.assert_array_equal(jax.jit(lambda: net.apply(net.init(KEY, x, t), x, t))(), 0)
 
@@ -113,16 +115,16 @@ def test_what_cannot_work_is_refused():
     with pytest.raises(ValueError, match="patches of 3"):
         build(x, patch=3)
     with pytest.raises(ValueError, match="shared by 3 heads"):
-        build(x, attention=(8,), heads=3)
+        build(x, attention=(8,), num_heads=3)
     with pytest.raises(ValueError, match="shared by 5 groups"):
-        build(x, groups=5)
+        build(x, num_groups=5)
 
 
 def test_remat_changes_memory_and_nothing_else():
     """The same parameters, outputs and gradients; fewer activations kept for the gradient."""
     x, sizes, results = jax.random.normal(KEY, (8, 8, 8, 1)), [], []
     for remat in (False, True):
-        net = UNet(1, (8, 8), (1, 1), attention=(4,), groups=4, remat=remat)
+        net = UNet(1, (8, 8), (1, 1), attention=(4,), num_groups=4, remat=remat)
         t = jnp.arange(8)
         variables = jit_once(net.init)(KEY, x[:1], t[:1])
         # Away from zero, where the blocks begin.
