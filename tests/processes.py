@@ -19,7 +19,8 @@ COMPILE_QUICKLY = " ".join(
 ROOT = Path(__file__).parents[1]
 SMALL_DDPM = ("patch=2", "channels=8", "num_blocks=1", "num_groups=4", "T=10", "batch_size=8")
 SMALL_WGAN = ("hidden=8,8", "latent_dim=2", "critic_batch_size=8")
-VECTOR_DDPM = ("hidden_dim=16", "T=10", "batch_size=8")
+# The learning rate does not depend on the number of steps: runs are stopped and go on.
+VECTOR_DDPM = ("hidden_dim=16", "T=10", "batch_size=8", "warmup_steps=5", "decay_steps=0")
 
 
 def as_users() -> dict[str, str]:
