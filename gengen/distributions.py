@@ -33,6 +33,29 @@ def total(x: Array) -> Array:
     return jnp.sum(x.reshape(x.shape[0], -1), axis=1)
 
 
+# --- binary images -------------------------------------------------------------------------------
+
+BINARISATIONS = ("dynamic", "threshold")
+
+
+def binarise(x: Array, key: Key | None, protocol: str = "dynamic") -> Array:
+    """Return binary images, pixels ±1, of grey images x [B, ...] in [-1, 1].
+
+    Args:
+        x: grey images; (x+1)/2 is the probability that a pixel is 1.
+        key: of the pixels' noise, by the position in the global batch; None: threshold.
+        protocol: "dynamic" samples each pixel from its grey value; "threshold" is 1 where x > 0.
+
+    Raises:
+        InputError: for another protocol.
+    """
+    if protocol not in BINARISATIONS:
+        raise InputError(f"binarise = {protocol!r}; it must be one of {', '.join(BINARISATIONS)}")
+    if protocol == "threshold" or key is None:
+        return jnp.where(x > 0, 1.0, -1.0)
+    return jnp.where(rng.uniform(key, x.shape) < (x + 1) / 2, 1.0, -1.0)
+
+
 # --- likelihoods ---------------------------------------------------------------------------------
 
 

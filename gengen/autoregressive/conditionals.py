@@ -13,12 +13,12 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
+from gengen import distributions as dist
 from gengen.steps import descent, with_ema
 from gengen.steps import method as close
 from gengen.types import Array, Batch, InputError, Key, Method, PyTree, Shape
-from gengen.vae import vae
 
-BINARISE = ("dynamic", "threshold")
+BINARISE = dist.BINARISATIONS
 
 
 def check_positive(cfg: object, *names: str) -> None:
@@ -29,9 +29,8 @@ def check_positive(cfg: object, *names: str) -> None:
 
 
 def observed(binarise: str, x: Array, key: Key | None) -> Array:
-    """The binary image ±1 that is seen of x [B, ...]: by `gengen.vae.vae`'s own function."""
-    shape = x.shape[1:] if x.ndim in (2, 4) else (int(np.prod(x.shape[1:])),)
-    return vae.observed(vae.Config(shape=shape, likelihood="bernoulli", binarise=binarise), x, key)
+    """Return the binary image ±1 of x [B, ...], by `gengen.distributions.binarise`."""
+    return dist.binarise(x, key, binarise)
 
 
 def check_given(

@@ -97,7 +97,7 @@ class Config:
 OPTIONS = {
     "likelihood": ("", *dist.LIKELIHOODS),
     "scale": ("fixed", "shared", "each"),
-    "binarise": ("dynamic", "threshold"),
+    "binarise": dist.BINARISATIONS,
     "covariance": ("diagonal", "full"),
     "prior": ("normal", "petals"),
 }
@@ -191,9 +191,7 @@ def observed(cfg: Config, x: Array, key: Key | None) -> Array:
     """What the likelihood is of: x, or a binary image ±1; by threshold if there is no key."""
     if likelihood(cfg).parts == 2:
         return x
-    if cfg.binarise == "threshold" or key is None:
-        return jnp.where(x > 0, 1.0, -1.0)
-    return jnp.where(rng.uniform(key, x.shape) < (x + 1) / 2, 1.0, -1.0)
+    return dist.binarise(x, key, cfg.binarise)
 
 
 def log_prior(cfg: Config, z: Array) -> Array:
