@@ -75,7 +75,7 @@ def test_train_load_sample_log_prob_evaluate(tmp_path):
     nats = again.log_prob(x)
     assert nats.shape == (4,) and np.all(np.isfinite(nats))
     np.testing.assert_allclose(again.log_prob(x / 127.5 - 1.0), nats, rtol=1e-5)
-    scores = again.evaluate("digits:test", metrics=("nearest",), num=20, extractor="identity")
+    scores = again.evaluate("digits:test", metrics=("nearest",), num=20)
     assert scores[0].n_fake == 20 and scores[0].value > 0
 
 

@@ -67,6 +67,20 @@ class Identity:
         raise InputError("is: vectors have no classes to tell")
 
 
+class Pixels:
+    """Pixels as features: for data without an extractor of their own, and metrics of examples."""
+
+    name, sha256 = "pixels", "0" * 64
+
+    def features(self, x: np.ndarray) -> np.ndarray:
+        """Return the pixels of uint8 images [N, H, W, C] in [0, 1], float32 [N, H·W·C]."""
+        return np.asarray(x, np.float32).reshape(len(x), -1) / 255
+
+    def probabilities(self, x: np.ndarray) -> np.ndarray:
+        """Pixels have no classes."""
+        raise InputError("is: pixels have no classes")
+
+
 class Inception:
     """FID's network: 2048 features, 1008 classes.
 
@@ -104,7 +118,7 @@ class Inception:
 _INCEPTIONS = {
     "inception" if name == "torch-fidelity" else f"inception-{name}": name for name in PROTOCOLS
 }
-NAMES = (*classifier.PINNED, *_INCEPTIONS, "identity")
+NAMES = (*classifier.PINNED, *_INCEPTIONS, "identity", "pixels")
 
 
 @cache
@@ -116,6 +130,8 @@ def load(name: str) -> Extractor:
     """
     if name == "identity":
         return Identity()
+    if name == "pixels":
+        return Pixels()
     if name in _INCEPTIONS:
         variables, sha256 = weights.load("inception")
         return Inception(jax.device_put(variables), sha256, _INCEPTIONS[name])

@@ -192,6 +192,7 @@ OF_EXAMPLES: dict[str, Callable[[Examples, Examples, Extractor], dict[str, Estim
     "nearest": _nearest,
 }
 METRICS = (*OF_FEATURES, *OF_EXAMPLES)
+WITHOUT_EXTRACTOR = ("modes", "nearest")
 
 
 def _reader(side: Examples) -> Callable[[slice], np.ndarray]:

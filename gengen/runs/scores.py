@@ -97,7 +97,8 @@ def _scores(
     evaluation.check_metrics(metrics)
     reference = evaluation.open_side(spec, options)
     name = spec if isinstance(spec, str) else str(getattr(reference, "name", "statistics"))
-    extractor = extractors.load(extractor_name or _suited(name, reference))
+    needed = any(metric not in evaluation.WITHOUT_EXTRACTOR for metric in metrics)
+    extractor = extractors.load(extractor_name or _suited(name, reference, needed))
     few = tuple(metrics) == ("fid",)
 
     def side(name: str, data: Any, num: int | None = None) -> Examples:
@@ -166,11 +167,14 @@ def samples(
     return (to_uint8(x) if x.ndim == 4 else x), name, None
 
 
-def _suited(spec: str, reference: Any) -> str:
+def _suited(spec: str, reference: Any, needed: bool) -> str:
+    """Return the name of the extractor that suits the data; a plain one where none is needed."""
     if isinstance(reference, Statistics):
         if reference.extractor is None:
             raise InputError(f"--extractor: {spec} does not say what its features were made with")
         return reference.extractor
+    if not needed:
+        return "identity" if len(reference.shape) == 1 else "pixels"
     return extractors.suited(spec, reference.shape)
 
 
