@@ -8,7 +8,7 @@ import pytest
 
 from gengen import rng
 from gengen.compile import compile_step
-from gengen.steps import descent, method
+from gengen.steps import descent, method, skip_nonfinite
 
 
 def noisy_regression(params, mutables, key, batch):
@@ -114,3 +114,30 @@ def test_a_batch_that_devices_cannot_share_is_refused(model, mode):
     state = model.init(jax.random.key(0), first(batches(1)))
     with pytest.raises(ValueError, match="multiple of 8"):
         step(jax.random.key(0), state, {"x": jnp.zeros((12, 3))})
+
+
+@pytest.mark.parametrize("mode, inner", [("jit", 1), ("jit", 3), ("pmap", 1), ("pmap", 3)])
+def test_a_bad_example_on_one_device_skips_the_step_on_all(model, mode, inner):
+    """The second of three steps has a NaN; metrics are means over the other two."""
+    data = batches(3)
+    bad = {"x": data["x"].at[1, 5].set(jnp.nan)}
+    key, init = jax.random.key(1), jax.random.key(0)
+    skipping = skip_nonfinite(model)
+    step = compile_step(skipping.train_step, mode, inner=inner, num_devices=4)
+    state, found = skipping.init(init, first(data)), []
+    for i in range(0, 3, inner):
+        part = bad["x"][i] if inner == 1 else bad["x"][i : i + inner]
+        state, metrics = step(key, state, {"x": part})
+        found.append(jax.device_get(metrics))
+    plain = compile_step(model.train_step)
+    want, losses = model.init(init, first(data)), []
+    for i in (0, 2):
+        want = want.replace(step=jnp.int32(i))
+        want, metrics = plain(key, want, {"x": data["x"][i]})
+        losses.append(float(metrics["loss"]))
+    got = step.get(state)
+    assert int(got.step) == 3
+    np.testing.assert_allclose(got.params["w"], want.params["w"], rtol=1e-5)
+    if inner == 3:
+        np.testing.assert_allclose(found[0]["loss"], np.mean(losses), rtol=1e-5)
+    np.testing.assert_allclose(np.mean([m["skipped"] for m in found]), 1 / 3, rtol=1e-6)
