@@ -140,15 +140,23 @@ def current_names(config_type: type, values: Mapping[str, Any]) -> dict[str, Any
     """Return `values` under the present names of the fields of a Config class.
 
     Fields that are gone are left out. Where a field is given under both names, the earlier one
-    counts: `dataclasses.replace(cfg, old=1)` passes both.
+    counts: `dataclasses.replace(cfg, old=1)` passes both. An earlier name may be the present name of
+    another field: it is taken for the earlier one where that other field has its own earlier name,
+    and the field that it became is missing, as in a run of that time.
     """
     renamed: dict[str, str | None] = {}
     for base in reversed(config_type.__mro__):
         renamed |= vars(base).get("RENAMED", {})
     fields = {field.name for field in dataclasses.fields(config_type)}
-    renamed = {old: new for old, new in renamed.items() if old not in fields}
-    found = {name: value for name, value in values.items() if name not in renamed}
-    for old, new in renamed.items():
+    retired = {old: new for old, new in renamed.items() if old not in fields}
+    replaced = {new for old, new in retired.items() if old in values}
+    earlier = retired | {
+        old: new
+        for old, new in renamed.items()
+        if old in fields and old in replaced and new not in values
+    }
+    found = {name: value for name, value in values.items() if name not in earlier}
+    for old, new in earlier.items():
         if old in values and new is not None:
             found[new] = values[old]
     return found

@@ -198,6 +198,19 @@ def test_a_field_given_under_its_earlier_name_counts():
         config.configure(Config(), ("seed=9",))
 
 
+def test_an_earlier_name_may_be_the_present_name_of_another_field():
+    @dataclasses.dataclass(frozen=True)
+    class Config(contract.BaseConfig):
+        RENAMED = {"hidden": "head", "widths": "hidden"}
+        head: int = 1
+        hidden: tuple[int, ...] = (2,)
+
+    earlier = {"hidden": 8, "widths": [4]}
+    assert config.from_json(Config, earlier) == Config(head=8, hidden=(4,))
+    assert config.from_json(Config, {"head": 8, "hidden": [4]}) == Config(head=8, hidden=(4,))
+    assert dataclasses.replace(Config(head=8), **{"widths": (5,)}) == Config(head=8, hidden=(5,))
+
+
 # --- conditions ----------------------------------------------------------------------------------
 
 
