@@ -140,9 +140,9 @@ def current_names(config_type: type, values: Mapping[str, Any]) -> dict[str, Any
     """Return `values` under the present names of the fields of a Config class.
 
     Fields that are gone are left out. Where a field is given under both names, the earlier one
-    counts: `dataclasses.replace(cfg, old=1)` passes both. An earlier name may be the present name of
-    another field: it is taken for the earlier one where that other field has its own earlier name,
-    and the field that it became is missing, as in a run of that time.
+    counts: `dataclasses.replace(cfg, old=1)` passes both. An earlier name may be the present name
+    of another field: it is taken for the earlier one where that other field has its own earlier
+    name, and the field that it became is missing, as in a run of that time.
     """
     renamed: dict[str, str | None] = {}
     for base in reversed(config_type.__mro__):
