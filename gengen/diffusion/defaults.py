@@ -23,13 +23,14 @@ def task_fields(task: Task) -> dict[str, Any]:
     }  # fmt: skip
     if len(task.shape) == 1:
         return fields | {"ema_decay": 0.995 if cpu else 0.999}
-    fields["patch"] = patch_size(task.shape, 7 if cpu else 14)
+    tiny = max(task.shape[:2]) <= 8
+    fields["patch"] = patch_size(task.shape, 4 if tiny else 7 if cpu else 14)
     if not cpu:
         return fields | {
             "num_blocks": (2, 2), "batch_size": 128, "learning_rate": 1e-3, "b2": 0.999,
             "ema_decay": 0.999,
         }  # fmt: skip
-    if max(task.shape[:2]) <= 8:  # one level: it compiles quickly
+    if tiny:  # one level, which compiles quickly
         fields |= {"channels": (64,), "num_blocks": (2,)}
     return fields
 
