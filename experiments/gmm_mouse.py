@@ -46,10 +46,10 @@ def main(args: Settings) -> None:
 
     train, test = load("mouse"), load("mouse:test")
     x, y = test.arrays["x"], test.arrays["label"]
-    cfg = gmm.Config(K=K, max_steps=args.steps, seed=args.seed)
+    cfg = gmm.Config(num_components=K, max_steps=args.steps)
     out = directory(args, NAME)
     about = settings(gmm, cfg) | {"parameters": K * (1 + 2 + 4)}  # weights, means, factors
-    variables = {"params": fit_run(gmm, cfg, train, out=out, settings=about, seed=args.seed)}
+    variables = fit_run(gmm, cfg, train, out=out, settings=about, seed=args.seed)
     means = KMeans(K, n_init=10, random_state=args.seed)  # pyright: ignore[reportArgumentType]
     means.fit(train.arrays["x"])
 

@@ -121,7 +121,7 @@ def largest_angle(a: np.ndarray, b: np.ndarray) -> float:
 
 def of_vae(x: np.ndarray, args: Args) -> dict[str, Any]:
     """The exact ELBO of a linear VAE after so many steps, and PPCA's log-likelihood, nats."""
-    best = ppca.Config(shape=x.shape[1:], k=args.k)
+    best = ppca.Config(shape=x.shape[1:], latent_dim=args.k)
     values, _ = eigenvectors(x)
     variance = values[args.k :].mean()
     logs = np.log(values[: args.k]).sum() + (x.shape[1] - args.k) * np.log(variance)
@@ -137,7 +137,7 @@ def of_vae(x: np.ndarray, args: Args) -> dict[str, Any]:
         float(vae.elbo(cfg, state.variables, x, jax.random.key(i)).mean()) for i in range(20)
     ]  # by the model's own draws
     curve["elbo by gengen"] = {"value": np.mean(means), "standard_error": np.std(means) / 19**0.5}
-    exact = ppca.log_prob(best, {"params": ppca.fit(x, best)}, x)
+    exact = ppca.log_prob(best, ppca.fit(best, x, jax.random.key(0)), x)
     curve["log_likelihood by gengen"] = float(exact.mean())
     return curve
 

@@ -55,8 +55,8 @@ print(jax.devices())
 # %%
 arrays = load("digits").arrays
 x = to_batch(arrays, np.arange(len(arrays["label"])))["image"].reshape(-1, 64)
-best = ppca.Config(shape=(64,), k=8)
-limit = float(ppca.log_prob(best, {"params": ppca.fit(x, best)}, x).mean())
+best = ppca.Config(shape=(64,), latent_dim=8)
+limit = float(ppca.log_prob(best, ppca.fit(best, x, jax.random.key(0)), x).mean())
 
 steps = 30 if smoke else 5000
 linear = vae.Config(shape=(64,), code=(8,), widths=())

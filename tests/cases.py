@@ -77,7 +77,7 @@ DDPM: dict[str, Any] = dict(
     shape=(8, 8, 1), patch=2, channels=(8,), num_blocks=(1,), T=20, num_groups=4, batch_size=16
 )
 VAE: dict[str, Any] = dict(shape=(8, 8, 1), channels=(4, 8), widths=(8,), code=(3,), batch_size=16)
-GAN: dict[str, Any] = dict(shape=(2,), latent=4, widths=(8,), batch_size=16)
+GAN: dict[str, Any] = dict(shape=(2,), latent_dim=4, hidden=(8,), batch_size=16)
 CASES = {
     "adversarial": Case(
         "adversarial",
@@ -185,7 +185,7 @@ CASES = {
     "gan": Case("gan", gan.Config(**GAN, loss="kl", ema_decay=0.9), gan.method, gan.sample),
     "dcgan": Case(
         "dcgan",
-        dcgan.Config(shape=(8, 8, 1), latent=4, channels=(4, 8), batch_size=16),
+        dcgan.Config(shape=(8, 8, 1), latent_dim=4, channels=(4, 8), batch_size=16),
         dcgan.method,
         dcgan.sample,
     ),
@@ -193,18 +193,19 @@ CASES = {
     "lsgan": Case("lsgan", lsgan.Config(**GAN), lsgan.method, lsgan.sample),
     "wgan_gp": Case(
         "wgan_gp",
-        wgan_gp.Config(shape=(2,), latent=4, widths=(8,), batch_size=32, n_critic=2),
+        wgan_gp.Config(shape=(2,), latent_dim=4, hidden=(8,), batch_size=32, n_critic=2),
         wgan_gp.method,
         wgan_gp.sample,
     ),
     "regularization": Case(
         "regularization",
-        regularization.Config(**GAN, dragan=1.0, noise=0.1, noise_steps=3),
+        regularization.Config(**GAN, dragan=1.0, noise_std=0.1, noise_steps=3),
         regularization.method,
         regularization.sample,
     ),
     "minibatch": Case(
-        "minibatch", minibatch.Config(**GAN, kernels=3, dims=2), minibatch.method, minibatch.sample
+        "minibatch", minibatch.Config(**GAN, num_kernels=3, kernel_dim=2), minibatch.method,
+        minibatch.sample,
     ),
     "minibatch-deviation": Case(
         "minibatch", minibatch.Config(**GAN, layer="deviation"), minibatch.method, minibatch.sample
@@ -212,35 +213,38 @@ CASES = {
     "replay": Case("replay", replay.Config(**GAN, capacity=32), replay.method, replay.sample),
     "resnet_gan": Case(
         "resnet_gan",
-        resnet_gan.Config(shape=(8, 8, 1), latent=4, channels=(4, 8), batch_size=16),
+        resnet_gan.Config(shape=(8, 8, 1), latent_dim=4, channels=(4, 8), batch_size=16),
         resnet_gan.method,
         resnet_gan.sample,
     ),
     "tempered": Case(
-        "tempered", tempered.Config(**GAN, fade=10), tempered.method, tempered.sample
+        "tempered", tempered.Config(**GAN, fade_steps=10), tempered.method, tempered.sample
     ),
     "wgan": Case(
-        "wgan", wgan.Config(shape=(8, 8, 1), channels=(8, 16), latent=8, m=8, n_critic=2),
+        "wgan",
+        wgan.Config(shape=(8, 8, 1), channels=(8, 16), latent_dim=8, critic_batch_size=8,
+                    n_critic=2),
         wgan.method, wgan.sample,
     ),
     "wgan-vectors": Case(
-        "wgan", wgan.Config(shape=(2,), widths=(16, 16), latent=4, m=8, n_critic=2), wgan.method,
-        wgan.sample,
+        "wgan",
+        wgan.Config(shape=(2,), hidden=(16, 16), latent_dim=4, critic_batch_size=8, n_critic=2),
+        wgan.method, wgan.sample,
     ),
 }  # fmt: skip
 
 # Models that are fitted at once: data, and what to set.
 FITS: dict[str, tuple[str, list[str]]] = {
-    "ar": ("moons", ["p=1"]),
-    "gmm": ("mouse", ["K=4"]),
+    "ar": ("moons", ["order=1"]),
+    "gmm": ("mouse", ["num_components=4"]),
     "marginalized": ("digits", []),
-    "ppca": ("digits", ["k=3"]),
+    "ppca": ("digits", ["latent_dim=3"]),
 }
 
 # Models trained in stages: data, and what to set.
 STAGED: dict[str, tuple[str, list[str]]] = {
     "stacked": ("digits", ["widths=16,8", "batch_size=16"]),
-    "adagan": ("grid25", ["T=2", "widths=8", "latent=2", "batch_size=16"]),
+    "adagan": ("grid25", ["num_generators=2", "hidden=8", "latent_dim=2", "batch_size=16"]),
     "latent": (
         "digits",
         ["latent_shape=2,2,2", "codec_channels=4,4", "channels=8", "num_blocks=1", "num_groups=4",

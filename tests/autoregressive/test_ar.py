@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from gengen.autoregressive import ar
+from gengen.contract import Task
 from gengen.types import InputError
 
+KEY = jax.random.key(0)
 PHI = np.array([0.5, -0.6, 0.2])
 MODEL = {"params": {"c": np.float32(0.7), "phi": np.float32(PHI), "variance": np.float32(0.49)}}
 
@@ -45,7 +47,7 @@ def test_log_prob_is_that_of_the_gaussian():
     d = x - mean
     square = np.sum(d * np.linalg.solve(covariance, d.T).T, 1)
     want = -0.5 * (square + np.linalg.slogdet(covariance)[1] + T * np.log(2 * np.pi))
-    got = ar.log_prob(ar.Config(shape=(T,), p=3), MODEL, x)
+    got = ar.log_prob(ar.Config(shape=(T,), order=3), MODEL, x)
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
@@ -56,14 +58,14 @@ def test_forecast_is_the_conditional_of_the_gaussian():
     inner = np.linalg.solve(covariance[:known, :known], covariance[:known, known:])
     want = mean + (x - mean) @ inner
     spread = covariance[known:, known:] - covariance[known:, :known] @ inner
-    got, std = ar.forecast(ar.Config(p=3), MODEL, x, T - known)
+    got, std = ar.forecast(ar.Config(order=3), MODEL, x, T - known)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(std, np.sqrt(np.diag(spread)), rtol=1e-5)
 
 
 def test_samples_have_the_moments_of_the_gaussian():
     T, num = 8, 20_000
-    x = np.asarray(ar.sample(ar.Config(shape=(T,), p=3), MODEL, jax.random.key(0), num))
+    x = np.asarray(ar.sample(ar.Config(shape=(T,), order=3), MODEL, jax.random.key(0), num))
     mean, covariance = _normal(T)
     std = np.sqrt(covariance[0, 0])
     np.testing.assert_allclose(x.mean(0), mean, atol=4.5 * std / np.sqrt(num))
@@ -73,13 +75,13 @@ def test_samples_have_the_moments_of_the_gaussian():
     )
 
 
-@pytest.mark.parametrize("how", ar.HOW)
-def test_fits_err_as_theory_says(how):
+@pytest.mark.parametrize("estimator", ar.ESTIMATORS)
+def test_the_error_of_fits_has_the_known_covariance(estimator):
     """√T (φ̂ - φ) → N(0, σ² Γ⁻¹): by 400 series of 2,000 values."""
     T, num = 2000, 400
-    x = np.asarray(ar.sample(ar.Config(shape=(T,), p=3), MODEL, jax.random.key(1), num))
-    cfg = ar.Config(shape=(T,), p=3, how=how)
-    fits = [ar.fit(series[None], cfg) for series in x]
+    x = np.asarray(ar.sample(ar.Config(shape=(T,), order=3), MODEL, jax.random.key(1), num))
+    cfg = ar.Config(shape=(T,), order=3, estimator=estimator)
+    fits = [ar.fit(cfg, series[None], KEY)["params"] for series in x]
     error = np.stack([np.float64(f["phi"]) for f in fits]) - PHI
     want = 0.49 * np.linalg.inv(_normal(3)[1]) / T
     # Bias is of order 1/T, a fifteenth of the standard deviation; covariances of 400 draws are
@@ -93,30 +95,31 @@ def test_fits_err_as_theory_says(how):
 
 
 def test_many_series_are_fitted_as_one():
-    x = np.asarray(ar.sample(ar.Config(shape=(50,), p=3), MODEL, jax.random.key(2), 4000))
-    found = ar.fit(x, ar.Config(shape=(50,), p=3))
+    x = np.asarray(ar.sample(ar.Config(shape=(50,), order=3), MODEL, jax.random.key(2), 4000))
+    found = ar.fit(ar.Config(shape=(50,), order=3), x, KEY)["params"]
     np.testing.assert_allclose(found["phi"], PHI, atol=5 / np.sqrt(x.size))
 
 
-def test_what_is_not_stable_is_said():
+def test_an_unstable_process_has_no_stationary_distribution():
     grows = {"params": {"c": 0.0, "phi": np.array([0.6, 0.5]), "variance": 1.0}}
     assert ar.is_stable(MODEL)
     assert not ar.is_stable(grows)
     with pytest.raises(InputError, match="no stationary distribution"):
-        ar.sample(ar.Config(p=2), grows, jax.random.key(0), 2)
+        ar.sample(ar.Config(order=2), grows, jax.random.key(0), 2)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ar.Config(p=0), "Config.p = 0"),
-        (lambda: ar.Config(shape=(3,), p=3), r"T above p = 3"),
-        (lambda: ar.Config(how="burg"), "Config.how = 'burg'"),
-        (lambda: ar.fit(np.ones((2, 100))), "x is constant"),
-        (lambda: ar.fit(np.full((2, 100), np.nan)), "not finite"),
-        (lambda: ar.forecast(ar.Config(p=3), MODEL, np.ones((2, 2)), 1), r"\[N, ≥ 3\]"),
+        (lambda: ar.Config(order=0), "Config.order = 0"),
+        (lambda: ar.Config(shape=(3,), order=3), r"longer than order = 3"),
+        (lambda: ar.Config(estimator="burg"), "Config.estimator = 'burg'"),
+        (lambda: ar.Config.for_task(Task((8, 8, 1))), r"series, an array \[N, T\]"),
+        (lambda: ar.fit(ar.Config(), np.ones((2, 100)), KEY), "x is constant"),
+        (lambda: ar.fit(ar.Config(), np.full((2, 100), np.nan), KEY), "not finite"),
+        (lambda: ar.forecast(ar.Config(order=3), MODEL, np.ones((2, 2)), 1), r"\[N, ≥ 3\]"),
     ],
 )
-def test_what_cannot_work_is_refused(make, message):
+def test_wrong_settings_are_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()

@@ -10,11 +10,13 @@ import pytest
 from scipy import stats
 from sklearn.mixture import GaussianMixture
 
+from gengen.contract import Task
 from gengen.data import load
 from gengen.density import gmm
 from gengen.distributions import Mixture
 
 NORMAL: Any = stats.multivariate_normal
+KEY = jax.random.key(0)
 X = load("mouse").arrays["x"][:2000]
 KINDS = {"full": "full", "diagonal": "diag", "spherical": "spherical"}
 
@@ -38,18 +40,18 @@ def theirs(kind: str, steps: int) -> GaussianMixture:
 @pytest.mark.parametrize("kind", KINDS)
 def test_ten_steps_are_scikit_learns(kind):
     cfg = gmm.Config(covariance=kind, max_steps=10, tolerance=0)
-    params = gmm.fit(X, cfg, start())
+    variables = gmm.fit(cfg, X, KEY, start=start())
     other = theirs(kind, 10).fit(np.float64(X))
-    got = np.asarray(gmm.log_prob(cfg, {"params": params}, X), np.float64)
+    got = np.asarray(gmm.log_prob(cfg, variables, X), np.float64)
     assert got.mean() == pytest.approx(other.score(np.float64(X)), abs=1e-4)
     np.testing.assert_allclose(got, other.score_samples(np.float64(X)), atol=1e-3)
-    np.testing.assert_allclose(params["means"], np.asarray(other.means_), atol=1e-4)
-    r = gmm.responsibilities(cfg, {"params": params}, X)
+    np.testing.assert_allclose(variables["params"]["means"], np.asarray(other.means_), atol=1e-4)
+    r = gmm.responsibilities(cfg, variables, X)
     np.testing.assert_allclose(r, other.predict_proba(np.float64(X)), atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_likelihood_rises_at_every_step(kind):
+def test_the_likelihood_increases_at_every_step(kind):
     cfg, step = gmm.Config(covariance=kind), jax.jit(gmm.em_step, static_argnums=0)
     now, values = start(), []
     for _ in range(30):
@@ -59,19 +61,19 @@ def test_the_likelihood_rises_at_every_step(kind):
     assert np.diff(values).min() > -1e-5 and values[-1] > values[0] + 0.1
 
 
-def test_it_stops_where_it_no_longer_rises():
+def test_em_stops_at_a_smaller_increase_than_the_tolerance():
     cfg = gmm.Config(tolerance=1e-4)
-    mixture = Mixture(**gmm.fit(X, cfg, start()))
+    mixture = gmm.mixture(gmm.fit(cfg, X, KEY, start=start()))
     one, before = gmm.em_step(cfg, mixture, jnp.asarray(X))
     after = gmm.em_step(cfg, one, jnp.asarray(X))[1]
     assert 0 <= float(after - before) < 1e-4
-    longer = gmm.fit(X, gmm.Config(tolerance=0, max_steps=2), start())
-    assert not np.allclose(longer["means"], mixture.means, atol=1e-3)  # and not before
+    longer = gmm.fit(gmm.Config(tolerance=0, max_steps=2), X, KEY, start=start())
+    assert not np.allclose(longer["params"]["means"], mixture.means, atol=1e-3)  # and not before
 
 
-def test_it_finds_the_mouses_ears():
-    cfg = gmm.Config(K=3, seed=1)
-    variables = {"params": gmm.fit(X, cfg)}
+def test_the_parts_of_the_mouse_are_found():
+    cfg = gmm.Config(num_components=3)
+    variables = gmm.fit(cfg, X, jax.random.key(1))
     mode = np.asarray(
         gmm.responsibilities(cfg, variables, jnp.asarray([[-1.0, 1], [1, 1], [0, 0]]))
     )
@@ -91,26 +93,45 @@ def test_log_prob_is_the_mixtures_density():
     np.testing.assert_allclose(got, np.log(np.sum(parts, 0)), atol=1e-5)
 
 
-def test_more_parts_than_places_stay_finite():
-    """Ten copies of two points: four parts are too many, and nothing becomes NaN."""
+def test_more_components_than_distinct_points_stay_finite():
+    """Ten copies of two points and four components: nothing becomes NaN."""
     x = np.repeat(np.eye(2, dtype=np.float32), 10, axis=0)
-    params = gmm.fit(x, gmm.Config(K=4))
-    assert all(np.isfinite(p).all() for p in jax.tree.leaves(params))
+    variables = gmm.fit(gmm.Config(num_components=4), x, KEY)
+    assert all(np.isfinite(p).all() for p in jax.tree.leaves(variables))
 
 
 @pytest.mark.parametrize(
     "change",
-    [dict(K=0), dict(covariance="tied"), dict(floor=0.0), dict(shape=()), dict(max_steps=0)],
-)
+    [dict(num_components=0), dict(covariance="tied"), dict(covariance_floor=0.0), dict(shape=()),
+     dict(max_steps=0)],
+)  # fmt: skip
 def test_an_impossible_config_is_refused(change):
     with pytest.raises(ValueError, match="Config"):
         dataclasses.replace(gmm.Config(), **change)
 
 
 def test_bad_data_is_refused():
-    with pytest.raises(ValueError, match="at least K"):
-        gmm.fit(X[:2], gmm.Config(K=3))
+    with pytest.raises(ValueError, match="at least num_components"):
+        gmm.fit(gmm.Config(), X[:2], KEY)
     with pytest.raises(ValueError, match="finite"):
-        gmm.fit(np.full_like(X, np.nan), gmm.Config())
+        gmm.fit(gmm.Config(), np.full_like(X, np.nan), KEY)
     with pytest.raises(ValueError, match="Config.shape"):
-        gmm.fit(X, gmm.Config(shape=(3,)))
+        gmm.fit(gmm.Config(shape=(3,)), X, KEY)
+
+
+def test_the_start_depends_on_the_key():
+    cfg = gmm.Config(max_steps=1)
+    means = [gmm.fit(cfg, X, jax.random.key(seed))["params"]["means"] for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(means[0], means[1])
+    assert not np.array_equal(means[0], means[2])
+
+
+def test_the_default_fits_images():
+    """Pixels of digits that never vary do not make the covariance singular."""
+    x = load("digits").arrays["image"][:300].astype(np.float32) / 127.5 - 1
+    cfg = gmm.Config.for_task(Task(x.shape[1:]))
+    variables = gmm.fit(cfg, x, KEY)
+    assert np.isfinite(gmm.log_prob(cfg, variables, x)).all()
+    assert gmm.sample(cfg, variables, KEY, 2).shape == (2, *x.shape[1:])
+    with pytest.raises(ValueError, match="4096"):
+        gmm.Config.for_task(Task((64, 64, 3)))

@@ -9,10 +9,12 @@ import pytest
 from scipy import stats
 from sklearn.decomposition import PCA
 
+from gengen.contract import Task
 from gengen.density import ppca
 
 NORMAL: Any = stats.multivariate_normal
-CFG = ppca.Config(shape=(5,), k=2)
+CFG = ppca.Config(shape=(5,), latent_dim=2)
+KEY = jax.random.key(0)
 
 
 def data(num=400):
@@ -22,7 +24,8 @@ def data(num=400):
     return x.astype(np.float32)
 
 
-def covariance(params):
+def covariance(variables):
+    params = variables["params"]
     W = np.asarray(params["W"], np.float64)
     return W @ W.T + float(params["variance"]) * np.eye(len(W))
 
@@ -30,58 +33,64 @@ def covariance(params):
 def test_log_prob_is_scikit_learns_score():
     x = data()
     cfg = dataclasses.replace(CFG, ddof=1)  # scikit-learn's covariance
-    got = ppca.log_prob(cfg, {"params": ppca.fit(x, cfg)}, x)
+    got = ppca.log_prob(cfg, ppca.fit(cfg, x, KEY), x)
     # float32 |x-μ|²/σ² of 1000 or so, most of which cancels: 1000 · 6e-8 · a few
     np.testing.assert_allclose(got, PCA(2).fit(np.float64(x)).score_samples(x), atol=5e-4)
 
 
 def test_log_prob_is_the_normal_density():
-    x, params = data(), ppca.fit(data(), CFG)
-    want = NORMAL.logpdf(x, np.asarray(params["mean"]), covariance(params))
-    np.testing.assert_allclose(ppca.log_prob(CFG, {"params": params}, x), want, atol=5e-4)
+    x, variables = data(), ppca.fit(CFG, data(), KEY)
+    mean = np.asarray(variables["params"]["mean"])
+    want = NORMAL.logpdf(x, mean, covariance(variables))
+    np.testing.assert_allclose(ppca.log_prob(CFG, variables, x), want, atol=5e-4)
 
 
 def test_em_finds_the_closed_form():
-    em = ppca.fit(data(), dataclasses.replace(CFG, em_steps=3000))
-    closed = ppca.fit(data(), CFG)
+    em = ppca.fit(dataclasses.replace(CFG, em_steps=3000), data(), KEY)
+    closed = ppca.fit(CFG, data(), KEY)
     # W is unique up to a rotation of z: C is unique.
     np.testing.assert_allclose(covariance(em), covariance(closed), atol=1e-4)
 
 
 def test_nothing_is_likelier():
-    x, closed = data(), ppca.fit(data(), CFG)
-    best = np.asarray(ppca.log_prob(CFG, {"params": closed}, x), np.float64).mean()
+    x, closed = data(), ppca.fit(CFG, data(), KEY)
+    best = np.asarray(ppca.log_prob(CFG, closed, x), np.float64).mean()
     for seed in range(5):
         rng = np.random.default_rng(seed)
         near = jax.tree.map(lambda p, r=rng: p * (1 + 0.03 * r.normal(size=p.shape)), closed)
-        assert np.mean(ppca.log_prob(CFG, {"params": near}, x)) < best
+        assert np.mean(ppca.log_prob(CFG, near, x)) < best
 
 
 def test_the_posterior_is_that_of_the_joint_gaussian():
-    x, params = data(8), ppca.fit(data(), CFG)
+    x, variables = data(8), ppca.fit(CFG, data(), KEY)
+    params = variables["params"]
     W, d = np.asarray(params["W"], np.float64), x - np.asarray(params["mean"])
-    want = d @ np.linalg.solve(covariance(params), W)  # cov(z, x) C⁻¹ (x - μ)
-    np.testing.assert_allclose(ppca.encode(CFG, {"params": params}, x), want, atol=1e-4)
+    want = d @ np.linalg.solve(covariance(variables), W)  # cov(z, x) C⁻¹ (x - μ)
+    np.testing.assert_allclose(ppca.encode(CFG, variables, x), want, atol=1e-4)
+    decoded = want @ W.T + np.asarray(params["mean"])
+    np.testing.assert_allclose(ppca.reconstruct(CFG, variables, x), decoded, atol=1e-4)
 
 
 def test_samples_have_the_fitted_moments():
-    params = ppca.fit(data(), CFG)
-    x = np.asarray(ppca.sample(CFG, {"params": params}, jax.random.key(0), 20_000), np.float64)
+    variables = ppca.fit(CFG, data(), KEY)
+    x = np.asarray(ppca.sample(CFG, variables, KEY, 20_000), np.float64)
     # 5 standard errors, about √(2/20000) of a variance and √(1/20000) of a deviation.
-    scale = covariance(params).max()
-    np.testing.assert_allclose(x.mean(0), params["mean"], atol=5 * (scale / 20_000) ** 0.5)
-    np.testing.assert_allclose(np.cov(x.T), covariance(params), atol=0.05 * scale)
+    scale, mean = covariance(variables).max(), variables["params"]["mean"]
+    np.testing.assert_allclose(x.mean(0), mean, atol=5 * (scale / 20_000) ** 0.5)
+    np.testing.assert_allclose(np.cov(x.T), covariance(variables), atol=0.05 * scale)
 
 
 def test_images_are_vectors_too():
     images = np.random.default_rng(0).uniform(-1, 1, (30, 2, 2, 1)).astype(np.float32)
-    cfg = ppca.Config(shape=(2, 2, 1), k=2)
-    variables = {"params": ppca.fit(images, cfg)}
-    assert ppca.sample(cfg, variables, jax.random.key(0), 3).shape == (3, 2, 2, 1)
+    cfg = ppca.Config(shape=(2, 2, 1), latent_dim=2)
+    variables = ppca.fit(cfg, images, KEY)
+    assert ppca.sample(cfg, variables, KEY, 3).shape == (3, 2, 2, 1)
     assert ppca.log_prob(cfg, variables, images).shape == (30,)
 
 
-@pytest.mark.parametrize("change", [dict(k=5), dict(k=0), dict(shape=()), dict(ddof=2)])
+@pytest.mark.parametrize(
+    "change", [dict(latent_dim=5), dict(latent_dim=0), dict(shape=()), dict(ddof=2)]
+)
 def test_an_impossible_config_is_refused(change):
     with pytest.raises(ValueError, match="Config"):
         dataclasses.replace(CFG, **change)
@@ -89,8 +98,13 @@ def test_an_impossible_config_is_refused(change):
 
 def test_bad_data_is_refused():
     with pytest.raises(ValueError, match="Config.shape"):
-        ppca.fit(np.zeros((4, 3), np.float32), CFG)
+        ppca.fit(CFG, np.zeros((4, 3), np.float32), KEY)
     with pytest.raises(ValueError, match="finite"):
-        ppca.fit(np.full((9, 5), np.nan, np.float32), CFG)
-    with pytest.raises(ValueError, match="more than k"):
-        ppca.fit(np.zeros((2, 5), np.float32), CFG)
+        ppca.fit(CFG, np.full((9, 5), np.nan, np.float32), KEY)
+    with pytest.raises(ValueError, match="more than latent_dim"):
+        ppca.fit(CFG, np.zeros((2, 5), np.float32), KEY)
+
+
+@pytest.mark.parametrize(("shape", "latent_dim"), [((2,), 1), ((8, 8, 1), 8), ((28, 28, 1), 50)])
+def test_the_default_latent_dimension_depends_on_the_data(shape, latent_dim):
+    assert ppca.Config.for_task(Task(shape)) == ppca.Config(shape, latent_dim)

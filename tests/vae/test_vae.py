@@ -25,8 +25,8 @@ def data(num=200, seed=0):
 
 
 X = data()
-PPCA = ppca.Config(shape=(5,), k=2)
-PARAMS = ppca.fit(X, PPCA)
+PPCA = ppca.Config(shape=(5,), latent_dim=2)
+PARAMS = ppca.fit(PPCA, X, jax.random.key(0))["params"]
 TURN = np.array([[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]])  # p(x) stays as it is
 
 
