@@ -2,8 +2,8 @@ r"""The Dirac-GAN: the smallest game, on which training methods part.
 
 Mescheder, Geiger & Nowozin 2018, *Which Training Methods for GANs do actually Converge?*
 (1801.04406). The data are the point 0, the samples the point θ, and D(x) = ψx. Every variant is put
-together from the losses, penalties, remedies and moves that all models of this family use, and is
-trained by the same steps. The only equilibrium is θ = ψ = 0. There the field
+together from the losses, penalties, transforms and steps that all models of this family use, and is
+trained by the same code. The only equilibrium is θ = ψ = 0. There the field
 v(θ, ψ) = -(∂_θ loss_g, ∂_ψ loss_D) is linear, v ≈ Jw with w = (θ, ψ); with f(t) = -ln(1 + e⁻ᵗ),
 so that f'(0) = ½ and f''(0) = -¼ (Wasserstein: f(t) = t),
 
@@ -34,11 +34,13 @@ from jax.flatten_util import ravel_pytree
 
 from gengen.gan import game as games
 from gengen.gan import gan
-from gengen.gan.game import Game, Losses, Penalty, Remedy
+from gengen.gan.game import Game, Losses, Penalty, Transform
 from gengen.gan.regularization import consensus, dragan, instance_noise, r1, r2
-from gengen.gan.wgan_gp import gradient_penalty, wasserstein
+from gengen.gan.simultaneous import simultaneous
+from gengen.gan.wgan import wasserstein
+from gengen.gan.wgan_gp import gradient_penalty
 from gengen.optim import clip_weights
-from gengen.steps import method as close
+from gengen.steps import method as build
 from gengen.steps import player, repeat, sequence
 from gengen.types import Array, Key, Method, Shape, TrainState
 
@@ -83,8 +85,8 @@ class Variant(NamedTuple):
         J: of the field at the equilibrium [2, 2]; None where there is none, or no derivative.
         losses: of the players.
         penalty: on the discriminator.
-        remedy: on what it sees.
-        n_critic: its moves for each of the generator.
+        transform: of the discriminator's inputs.
+        n_critic: its steps for each of the generator.
         clipped: whether |ψ| ≤ c.
         consensus: γ.
         optimistic: whether steps look back.
@@ -94,7 +96,7 @@ class Variant(NamedTuple):
     J: np.ndarray | None
     losses: Losses = gan.LOSSES["minimax"]
     penalty: Penalty | None = None
-    remedy: Remedy | None = None
+    transform: Transform | None = None
     n_critic: int = 1
     clipped: bool = False
     consensus: float = 0.0
@@ -124,7 +126,9 @@ def variants(cfg: Config) -> dict[str, Variant]:
         "WGAN-GP, n = 5": Variant(False, None, w, gradient_penalty(cfg.gamma), n_critic=5),
         "DRAGAN": Variant(False, None, ns, dragan(cfg.gamma)),
         "instance noise": Variant(
-            True, turn - cfg.sigma**2 / 2 * down, remedy=instance_noise(cfg.sigma, noise=quantiles)
+            True,
+            turn - cfg.sigma**2 / 2 * down,
+            transform=instance_noise(cfg.sigma, noise=quantiles),
         ),
         "consensus": Variant(True, turn - cfg.gamma * turn.T @ turn, consensus=cfg.gamma),
         "R1": Variant(True, turn - cfg.gamma * down, penalty=r1(cfg.gamma)),
@@ -134,8 +138,8 @@ def variants(cfg: Config) -> dict[str, Variant]:
 
 
 def batch(variant: Variant) -> dict[str, Array]:
-    """The data: the point 0, as often as the moves need it."""
-    num = variant.n_critic * (NODES if variant.remedy else 1)
+    """Return the data: the point 0, as often as the steps need it."""
+    num = variant.n_critic * (NODES if variant.transform else 1)
     return {"x": jnp.zeros((num, 1))}
 
 
@@ -145,24 +149,24 @@ def training(cfg: Config, variant: Variant, alternating: bool = True) -> Method:
         generator=Point(),
         discriminator=Slope(),
         shape=cfg.shape,
-        latent=1,
+        latent_dim=1,
         losses=variant.losses,
         penalties=(variant.penalty,) if variant.penalty else (),
-        remedies=(variant.remedy,) if variant.remedy else (),
+        transforms=(variant.transform,) if variant.transform else (),
     )
-    losses = games.moves(game, variant.n_critic)
+    losses = games.player_losses(game, variant.n_critic)
     if variant.consensus:
         losses = consensus(losses, variant.consensus)
     tx = optax.optimistic_gradient_descent(cfg.h) if variant.optimistic else optax.sgd(cfg.h)
     bounded = optax.chain(tx, clip_weights(cfg.c)) if variant.clipped else tx
-    moves = {
+    steps = {
         "discriminator": repeat(
             player("discriminator", losses["discriminator"], bounded), variant.n_critic
         ),
         "generator": player("generator", losses["generator"], tx),
     }
-    step = sequence(*moves.values()) if alternating else games.simultaneous(moves)
-    return close(games.init_variables(game), step)
+    step = sequence(*steps.values()) if alternating else simultaneous(steps)
+    return build(games.init_variables(game), step)
 
 
 # --- what is measured ----------------------------------------------------------------------------

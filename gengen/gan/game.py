@@ -1,23 +1,44 @@
-r"""The adversarial game: two networks, what each descends, and what is added, each for itself.
+r"""The adversarial game: two networks, their losses, and what may be added to them.
 
-Goodfellow et al. 2014 (1406.2661). A generator g: z ↦ x, a discriminator whose logit is D(x), and
+Goodfellow et al. 2014 (1406.2661). A generator g: z ↦ x, a discriminator with the logit D(x), and
 
-    the discriminator descends   loss_D(D(x), D(g(z))) + Σ penalties
-    the generator descends       loss_G(D(g(z)))
+    the discriminator minimises   loss_D(D(x), D(g(z))) + Σ penalties
+    the generator minimises       loss_G(D(g(z)))
 
-Every variant of the family changes one thing: the `Losses` (functions of logits), a `Penalty` on
-the discriminator (a function of it, of real and of generated examples), a `Remedy` (what is done to
-examples before the discriminator sees them), a network, or the optimisers and the order of moves.
-None of them knows the others, so any goes with any:
+Every variant of the family changes one part: the `Losses` (functions of logits), a `Penalty` on the
+discriminator (a function of it and of real and fake examples), a `Transform` of the discriminator's
+inputs, a network, or the optimisers and the order of the steps. The parts are independent, so that
+any of them can be combined:
 
-    game = dataclasses.replace(lsgan.game(cfg), penalties=(r1(10.0),), remedies=(noise,))
+    game = dataclasses.replace(lsgan.game(cfg), penalties=(r1(10.0),), transforms=(noise,))
     method = play(game, discriminator_tx, generator_tx)
+
+Example:
+    The hinge loss, with a penalty on the discriminator's gradient:
+
+    >>> import dataclasses
+    >>> from gengen.gan import gan
+    >>> from gengen.gan.regularization import r1
+    >>> hinge = Losses(
+    ...     discriminator=lambda real, fake: jnp.mean(nn.relu(1 - real) + nn.relu(1 + fake)),
+    ...     generator=lambda fake: -jnp.mean(fake),
+    ... )
+    >>> cfg = gan.Config(shape=(2,), hidden=(8,), latent_dim=2, batch_size=4)
+    >>> game = dataclasses.replace(gan.game(cfg), losses=hinge, penalties=(r1(0.1),))
+    >>> method = play(game, optax.adam(1e-3), optax.adam(1e-3))
+    >>> batch = {"x": jnp.ones((4, 2))}
+    >>> state = method.init(jax.random.key(0), batch)
+    >>> state, metrics = method.train_step(jax.random.key(1), state, batch)
+    >>> sample(game, state.variables, jax.random.key(2), 3).shape
+    (3, 2)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -27,27 +48,27 @@ import optax
 from jax.typing import ArrayLike
 
 from gengen import rng
-from gengen.gan import failing
-from gengen.steps import Loss, Step, player, repeat, sequence, with_ema
-from gengen.steps import method as close
-from gengen.types import (
-    Array,
-    Batch,
-    InputError,
-    Key,
-    Method,
-    Metrics,
-    PyTree,
-    Shape,
-    TrainState,
-    check_shape,
-)
+from gengen.contract import check_labels, labels_of, refuse_condition, require_num
+from gengen.gan import diagnostics
+from gengen.steps import Loss, player, repeat, sequence, with_ema
+from gengen.steps import method as build
+from gengen.types import Array, Batch, InputError, Key, Method, Metrics, PyTree, Shape
+from gengen.types import check_shape as check_batch
+from gengen.xla import jit
+
+# Collection of the transforms' states in the variables. It has this name in all checkpoints, since
+# transforms were called remedies once.
+STATES = "remedies"
+GENERATOR = "generator"  # its name among the parameters
 
 Discriminator = Callable[[Array], Array]  # x [B, ...] -> logits [B]
+Networks = tuple[nn.Module, nn.Module]  # generator and discriminator, called as `Game` says
+# A step's key -> the keys of z, of the transforms (and of penalties, in the discriminator's step).
+Keys = Callable[[Key], Iterable[Key]]
 
 
 class Losses(NamedTuple):
-    """What the players descend, of logits [B]; the mean over the batch, [].
+    """What the players minimise: functions of logits [B] to the mean over the batch, [].
 
     Attributes:
         discriminator: (D(x), D(g(z))) -> its loss.
@@ -59,10 +80,10 @@ class Losses(NamedTuple):
 
 
 class Penalty(NamedTuple):
-    """A term that the discriminator descends too.
+    """A term that is added to the discriminator's loss.
 
     Attributes:
-        name: of the metric.
+        name: of its metric.
         of: (D, real [B, ...], fake [B, ...], key) -> [], the mean over the batch.
     """
 
@@ -71,272 +92,270 @@ class Penalty(NamedTuple):
 
 
 def no_state(x: Array) -> PyTree:
-    """The state of a remedy that has none."""
+    """Return the state of a transform that has none."""
     return {}
 
 
-def as_it_is(state: PyTree, key: Key, fake: Array) -> Array:
-    """What is generated, unchanged."""
+def unchanged(state: PyTree, key: Key, fake: Array) -> Array:
+    """Return the fake examples as they are."""
     return fake
 
 
-class Remedy(NamedTuple):
-    """What is done to examples before the discriminator sees them.
+class Transform(NamedTuple):
+    """A transform of the discriminator's inputs.
 
     Attributes:
-        name: of its state among the mutables: mutables["remedies"][name].
-        shown: (params of all players, state, key, real, fake) -> (real, fake, state): what the
-            discriminator learns from in its own move.
-        judged: (state, key, fake) -> fake: what it judges in the generator's move.
+        name: of its state, in variables[STATES][name].
+        in_discriminator_step: (params of all players, state, key, real, fake) ->
+            (real, fake, state): the inputs that the discriminator is trained on.
+        in_generator_step: (state, key, fake) -> fake: its input when the generator is trained.
         init: x [1, ...] -> the first state.
-        keeps_labels: False: what is shown may be of another class than what was generated.
+        keeps_labels: False if an output may be of another class than the input.
     """
 
     name: str
-    shown: Callable[[PyTree, PyTree, Key, Array, Array], tuple[Array, Array, PyTree]]
-    judged: Callable[[PyTree, Key, Array], Array] = as_it_is
+    in_discriminator_step: Callable[
+        [PyTree, PyTree, Key, Array, Array], tuple[Array, Array, PyTree]
+    ]
+    in_generator_step: Callable[[PyTree, Key, Array], Array] = unchanged
     init: Callable[[Array], PyTree] = no_state
     keeps_labels: bool = True
 
 
 @dataclass(frozen=True)
 class Game:
-    """Who plays, and for what.
+    """The parts of a game.
 
     Attributes:
-        generator: (z [B, latent], y, train=) -> x [B, *shape].
+        generator: (z [B, latent_dim], y, train=) -> x [B, *shape], images in [-1, 1].
         discriminator: (x [B, *shape], y, train=) -> logits [B].
         shape: of an example.
-        latent: dimensions of z ~ N(0, I).
+        latent_dim: dimensions of z ~ N(0, I).
         losses: of the players.
         penalties: on the discriminator.
-        remedies: in the order in which they are applied.
-        classes: the label y [B] is told to both; 0: y is None.
+        transforms: of the discriminator's inputs, in the order in which they are applied.
+        num_classes: both networks are conditioned on the label y [B]; 0: y is None.
+        discriminator_name: of the second player, among the parameters and in metrics:
+            "discriminator", or "critic" for a Wasserstein GAN.
     """
 
     generator: nn.Module
     discriminator: nn.Module
     shape: Shape
-    latent: int
+    latent_dim: int
     losses: Losses
     penalties: tuple[Penalty, ...] = ()
-    remedies: tuple[Remedy, ...] = ()
-    classes: int = 0
+    transforms: tuple[Transform, ...] = ()
+    num_classes: int = 0
+    discriminator_name: str = "discriminator"
 
     def __post_init__(self):
-        """Refuse what does not go together."""
-        names = [part.name for part in (*self.penalties, *self.remedies)]
+        """Check that the parts can be combined.
+
+        Raises:
+            InputError: for two parts of one name, or a transform that mixes up the classes.
+        """
+        names = [part.name for part in (*self.penalties, *self.transforms)]
         if len({*names}) < len(names):
-            raise InputError(f"penalties and remedies {names}: each is used once")
-        mixing = [r.name for r in self.remedies if not r.keeps_labels]
-        if self.classes and mixing:
-            raise InputError(f"classes = {self.classes}, but {mixing[0]} loses the labels: leave "
-                             "one of them out")  # fmt: skip
+            raise InputError(f"penalties and transforms {names}: use each of them once")
+        mixing = [t.name for t in self.transforms if not t.keeps_labels]
+        if self.num_classes and mixing:
+            raise InputError(
+                f"num_classes = {self.num_classes}, but the transform {mixing[0]} does not keep "
+                "the labels: leave one of them out"
+            )
 
 
-# --- the networks at work ------------------------------------------------------------------------
+def with_networks(game: Game, net: Networks | None) -> Game:
+    """Return the game with the user's own generator and discriminator, if any are given."""
+    if net is None:
+        return game
+    generator, discriminator = net
+    return dataclasses.replace(game, generator=generator, discriminator=discriminator)
+
+
+# --- applying the networks -----------------------------------------------------------------------
 
 
 def of_player(name: str, variables: PyTree) -> PyTree:
-    """One player's own variables: his part of every collection."""
+    """Return one player's own variables: its part of every collection."""
     return {k: tree[name] for k, tree in variables.items() if name in tree}
 
 
+def split(variables: PyTree) -> tuple[PyTree, PyTree]:
+    """Return the parameters, and all other collections."""
+    return variables["params"], {k: v for k, v in variables.items() if k != "params"}
+
+
 def apply(net: nn.Module, name: str, variables: PyTree, *inputs: Array | None):
-    """A player's network in training: its output, and all mutables with what it changed."""
-    params, mutables = variables["params"], {k: v for k, v in variables.items() if k != "params"}
-    mine = of_player(name, {"params": params, **mutables})
-    collections = [k for k in mine if k != "params"]
-    out, changed = net.apply(mine, *inputs, train=True, mutable=collections)
+    """Apply a player's network in training; return its output and all mutables, updated."""
+    mutables, own = split(variables)[1], of_player(name, variables)
+    collections = [k for k in own if k != "params"]
+    out, changed = net.apply(own, *inputs, train=True, mutable=collections)
     return jnp.asarray(out), mutables | {k: {**mutables[k], name: v} for k, v in changed.items()}
 
 
 def generate(game: Game, variables: PyTree, z: Array, y: Array | None = None):
-    """g(z | y) in training: x [B, *shape] and the mutables."""
-    return apply(game.generator, "generator", variables, z, y)
+    """Return g(z | y) [B, *shape], in training, and the mutables."""
+    return apply(game.generator, GENERATOR, variables, z, y)
 
 
-def criticise(game: Game, variables: PyTree, x: Array, y: Array | None = None) -> Array:
-    """The logit of D(x | y), once trained: [B]."""
-    mine = of_player("discriminator", variables)
-    return jnp.asarray(game.discriminator.apply(mine, x, y, train=False))
+def discriminate(game: Game, variables: PyTree, x: Array, y: Array | None = None) -> Array:
+    """Return the logits D(x | y) [B] of a trained discriminator."""
+    own = of_player(game.discriminator_name, variables)
+    return jnp.asarray(game.discriminator.apply(own, x, y, train=False))
 
 
-def sample(game: Game, variables: PyTree, key: Key, num: int, y: ArrayLike | None = None) -> Array:
-    """Draw `num` samples g(z): float32 [num, *shape], images in [-1, 1].
+def sample(
+    game: Game, variables: PyTree, key: Key, num: int, condition: ArrayLike | None = None
+) -> Array:
+    """Sample g(z): float32 [num, *shape], images in [-1, 1].
 
     Args:
-        game: that was played.
+        game: that was trained.
         variables: of its players.
         key: of z.
-        num: of samples.
-        y: classes [num]; None: each in turn, where there are classes.
+        num: number of samples.
+        condition: labels [num], where the networks are conditioned on them; None: each class in
+            turn.
 
     Raises:
-        InputError: for num < 1, or labels that are no classes.
+        InputError: for num < 1, labels that are no classes, or a condition where there is none.
     """
-    if num < 1:
-        raise InputError(f"num = {num}, but at least 1 sample is drawn")
-    if game.classes:
-        y = jnp.arange(num) % game.classes if y is None else jnp.asarray(y)
-        if y.shape != (num,) or jnp.any((y < 0) | (y >= game.classes)):
-            raise InputError(f"y = {y}: it is {num} labels in 0..{game.classes - 1}")
-    elif y is not None:
-        raise InputError("y is given, but this generator knows no classes: leave it out")
-    return _sample(game.generator, game.latent, variables, key, num, y)
+    require_num(num)
+    y = None
+    if not game.num_classes:
+        refuse_condition(condition)
+    elif condition is None:
+        y = jnp.arange(num) % game.num_classes
+    else:
+        y = check_labels(condition, num, game.num_classes)
+    own = of_player(GENERATOR, variables)
+    return _sample(game.generator, game.latent_dim, own, key, num, y)
 
 
-def _sample(net: nn.Module, latent: int, variables: PyTree, key: Key, num: int, y: Array | None):
-    mine = of_player("generator", variables)
-    return _draw(net, latent, mine, key, num, y)
+@jit(0, 1, 4, often=False)
+def _sample(net: nn.Module, latent_dim: int, own: PyTree, key: Key, num: int, y: Array | None):
+    return jnp.asarray(net.apply(own, rng.normal(key, (num, latent_dim)), y, train=False))
 
 
-@jax.jit(static_argnums=(0, 1, 4))
-def _draw(net: nn.Module, latent: int, mine: PyTree, key: Key, num: int, y: Array | None) -> Array:
-    return jnp.asarray(net.apply(mine, rng.normal(key, (num, latent)), y, train=False))
+# --- the losses of both steps --------------------------------------------------------------------
+
+_three_keys = partial(jax.random.split, num=3)
 
 
-# --- the moves -----------------------------------------------------------------------------------
+def transform_inputs(game: Game, variables: PyTree, key: Key, real: Array, fake: Array):
+    """Apply the transforms in the discriminator's step; return real, fake and the mutables."""
+    params, mutables = split(variables)
+    states = dict(mutables.get(STATES, {}))
+    for i, transform in enumerate(game.transforms):
+        state, part_key = states.get(transform.name, {}), jax.random.fold_in(key, i)
+        real, fake, state = transform.in_discriminator_step(params, state, part_key, real, fake)
+        if transform.name in states:
+            states[transform.name] = state
+    return real, fake, mutables | ({STATES: states} if states else {})
 
 
-def labels(game: Game, batch: Batch) -> Array | None:
-    """Y [B], or None where the game has no classes.
+def discriminator_loss(game: Game, keys: Keys = _three_keys) -> Loss:
+    """Return the loss of the discriminator's step, loss_D + Σ penalties.
 
-    Raises:
-        InputError: where there is none in the batch and there should be.
+    Metrics: each penalty, the mean logits, and those of `diagnostics`.
+
+    Args:
+        game: that is played.
+        keys: derives the keys of z, of the transforms and of the penalties from the step's.
     """
-    if not game.classes:
-        return None
-    if "label" not in batch:
-        raise InputError(
-            f'classes = {game.classes}, but a batch has {sorted(batch)} and no "label": '
-            "take labelled data"
-        )
-    return jnp.asarray(batch["label"])
-
-
-def show(game: Game, variables: PyTree, key: Key, real: Array, fake: Array):
-    """What the discriminator learns from: (real, fake, mutables), once the remedies are applied."""
-    params, mutables = variables["params"], {k: v for k, v in variables.items() if k != "params"}
-    states = dict(mutables.get("remedies", {}))
-    for i, remedy in enumerate(game.remedies):
-        state = states.get(remedy.name, {})
-        real, fake, state = remedy.shown(params, state, jax.random.fold_in(key, i), real, fake)
-        if remedy.name in states:
-            states[remedy.name] = state
-    return real, fake, mutables | ({"remedies": states} if states else {})
-
-
-def discriminator_loss(game: Game) -> Loss:
-    """loss_D + Σ penalties. Metrics: each penalty, mean logits, and what `failing` looks at."""
+    name = game.discriminator_name
 
     def loss(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
-        x, y = check_shape(batch, game.shape), labels(game, batch)
-        z_key, show_key, key = jax.random.split(key, 3)
-        z = rng.normal(z_key, (x.shape[0], game.latent))
+        x, y = check_batch(batch, game.shape), labels_of(game, batch)
+        z_key, transform_key, penalty_key = keys(key)
+        z = rng.normal(z_key, (x.shape[0], game.latent_dim))
         generated, _ = generate(game, {"params": params, **mutables}, z, y)
-        real, fake, mutables = show(game, {"params": params, **mutables}, show_key, x, generated)
+        before = {"params": params, **mutables}
+        real, fake, mutables = transform_inputs(game, before, transform_key, x, generated)
 
         def D(x: Array) -> Array:
-            return apply(game.discriminator, "discriminator", before, x, y)[0]
+            return apply(game.discriminator, name, before, x, y)[0]
 
         before = {"params": params, **mutables}
-        on_real, mutables = apply(game.discriminator, "discriminator", before, real, y)
+        on_real, mutables = apply(game.discriminator, name, before, real, y)
         before = {"params": params, **mutables}
-        on_fake, mutables = apply(game.discriminator, "discriminator", before, fake, y)
+        on_fake, mutables = apply(game.discriminator, name, before, fake, y)
         value = game.losses.discriminator(on_real, on_fake)
+        signal = diagnostics.gradient_signal(game.losses.discriminator, on_real, on_fake)
         metrics: Metrics = {
             "real_logit": on_real.mean(),
             "fake_logit": on_fake.mean(),
-            "discriminator_pull": failing.pull(game.losses.discriminator, on_real, on_fake),
-            "spread": failing.spread(x, generated),
+            f"{name}_gradient_signal": signal,
+            "spread": diagnostics.spread(x, generated),
         }
         for i, penalty in enumerate(game.penalties):
-            metrics[penalty.name] = penalty.of(D, real, fake, jax.random.fold_in(key, i))
+            part_key = jax.random.fold_in(penalty_key, i)
+            metrics[penalty.name] = penalty.of(D, real, fake, part_key)
             value += metrics[penalty.name]
         return value, (metrics, mutables)
 
     return loss
 
 
-def generator_loss(game: Game, n_critic: int = 1) -> Loss:
-    """loss_G, of as many examples as one of the discriminator's n_critic moves has."""
+def generator_loss(game: Game, n_critic: int = 1, keys: Keys = jax.random.split) -> Loss:
+    """Return the loss of the generator's step, loss_G.
+
+    Args:
+        game: that is played.
+        n_critic: the generator's step uses as many examples as one of n_critic steps of the
+            discriminator.
+        keys: derives the keys of z and of the transforms from the step's.
+    """
 
     def loss(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
-        num = check_shape(batch, game.shape).shape[0] // n_critic
-        y = labels(game, batch)
+        num = check_batch(batch, game.shape).shape[0] // n_critic
+        y = labels_of(game, batch)
         y = None if y is None else y[::n_critic]  # on each replica those of one device
-        z_key, key = jax.random.split(key)
-        z = rng.normal(z_key, (num, game.latent))
+        z_key, transform_key = keys(key)
+        z = rng.normal(z_key, (num, game.latent_dim))
         fake, mutables = generate(game, {"params": params, **mutables}, z, y)
-        for i, remedy in enumerate(game.remedies):
-            state = mutables.get("remedies", {}).get(remedy.name, {})
-            fake = remedy.judged(state, jax.random.fold_in(key, i), fake)
+        for i, transform in enumerate(game.transforms):
+            state = mutables.get(STATES, {}).get(transform.name, {})
+            fake = transform.in_generator_step(state, jax.random.fold_in(transform_key, i), fake)
         variables = {"params": params, **mutables}
-        logits, _ = apply(game.discriminator, "discriminator", variables, fake, y)
+        logits, _ = apply(game.discriminator, game.discriminator_name, variables, fake, y)
         return game.losses.generator(logits), ({}, mutables)
 
     return loss
 
 
-def moves(game: Game, n_critic: int = 1) -> dict[str, Loss]:
-    """What each player descends, by his name."""
+def player_losses(game: Game, n_critic: int = 1) -> dict[str, Loss]:
+    """Return what each player minimises, by its name among the parameters."""
     return {
-        "discriminator": discriminator_loss(game),
-        "generator": generator_loss(game, n_critic),
+        game.discriminator_name: discriminator_loss(game),
+        GENERATOR: generator_loss(game, n_critic),
     }
 
 
-def simultaneous(players: Mapping[str, Step]) -> Step:
-    """Both move from the same state, where `sequence` lets the second see the first one's move.
-
-    Args:
-        players: each one's step, `gengen.steps.player`, by his name among the parameters.
-    """
-
-    def init(state: TrainState) -> TrainState:
-        for step in players.values():
-            state = step.init(state)
-        return state
-
-    def update(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        new, metrics = state, {}
-        keys = jax.random.split(key, len(players))
-        for (name, step), step_key in zip(players.items(), keys, strict=True):
-            moved, found = step.update(step_key, state.replace(mutables=new.mutables), batch)
-            new = new.replace(
-                params={**new.params, name: moved.params[name]},
-                opt_state={**new.opt_state, name: moved.opt_state[name]},
-                mutables=moved.mutables,
-            )
-            metrics |= found
-        return new, metrics
-
-    return Step(init, update)
-
-
-# --- the whole -----------------------------------------------------------------------------------
+# --- the train step ------------------------------------------------------------------------------
 
 
 def init_variables(game: Game) -> Callable[[Key, Batch], PyTree]:
-    """(key, batch) -> the variables of both networks, and the remedies' states."""
+    """Return (key, batch) -> the variables of both networks and the transforms' states."""
 
     def init(key: Key, batch: Batch) -> PyTree:
-        x, y = check_shape(batch, game.shape)[:1], labels(game, batch)
+        x, y = check_batch(batch, game.shape)[:1], labels_of(game, batch)
         y = None if y is None else y[:1]
         generator_key, discriminator_key = jax.random.split(key)
-        z = jnp.zeros((1, game.latent))
+        z = jnp.zeros((1, game.latent_dim))
         players = {
-            "generator": game.generator.init(generator_key, z, y, train=False),
-            "discriminator": game.discriminator.init(discriminator_key, x, y, train=False),
+            GENERATOR: game.generator.init(generator_key, z, y, train=False),
+            game.discriminator_name: game.discriminator.init(discriminator_key, x, y, train=False),
         }
         variables: dict[str, PyTree] = {}
         for name, collections in players.items():
             for collection, tree in collections.items():
                 variables.setdefault(collection, {})[name] = tree
-        states = {remedy.name: remedy.init(x) for remedy in game.remedies}
+        states = {transform.name: transform.init(x) for transform in game.transforms}
         states = {name: state for name, state in states.items() if state}
-        return variables | ({"remedies": states} if states else {})
+        return variables | ({STATES: states} if states else {})
 
     return init
 
@@ -349,27 +368,31 @@ def play(
     ema_decay: float = 0.0,
     losses: Mapping[str, Loss] | None = None,
 ) -> Method:
-    """n_critic moves of the discriminator, each on a fresh part of the batch, then the generator's.
+    """Return the method: n_critic steps of the discriminator, then one of the generator.
+
+    Each of the discriminator's steps uses a fresh part of the batch.
 
     Args:
-        game: what is played.
-        discriminator_tx: the discriminator's optimiser; at another rate than the generator's the
-            two have time-scales of their own (Heusel et al. 2017, 1706.08500).
+        game: that is played.
+        discriminator_tx: the discriminator's optimiser. With another learning rate than the
+            generator's, the two have their own time scales (Heusel et al. 2017, 1706.08500).
         generator_tx: the generator's.
-        n_critic: moves of the discriminator for each of the generator.
-        ema_decay: of the average of the parameters that samples are drawn with; 0: none.
-        losses: in the place of `moves(game, n_critic)`.
+        n_critic: steps of the discriminator for each of the generator.
+        ema_decay: of the average of the parameters that samples come from; 0: none.
+        losses: to use instead of `player_losses(game, n_critic)`.
 
     Returns:
         The method. Metrics: `discriminator_loss`, penalties included, and each penalty by its name;
-        `real_logit`, `fake_logit`; `generator_loss`; `discriminator_pull` and `spread`, by which
-        it warns of a game that fails (`gengen.gan.failing`).
+        `real_logit`, `fake_logit`; `generator_loss`; `discriminator_gradient_signal` and `spread`,
+        from which it warns of a failing game (`gengen.gan.diagnostics`). Another
+        `game.discriminator_name` replaces "discriminator".
     """
-    losses = losses or moves(game, n_critic)
-    critic = player("discriminator", losses["discriminator"], discriminator_tx)
+    losses, name = losses or player_losses(game, n_critic), game.discriminator_name
+    discriminator = player(name, losses[name], discriminator_tx)
     step = sequence(
-        repeat(critic, n_critic) if n_critic > 1 else critic,
-        player("generator", losses["generator"], generator_tx),
+        repeat(discriminator, n_critic) if n_critic > 1 else discriminator,
+        player(GENERATOR, losses[GENERATOR], generator_tx),
     )
     step = with_ema(step, ema_decay) if ema_decay else step
-    return close(init_variables(game), step, failing.warn)
+    warn = partial(diagnostics.warn, discriminator=name)
+    return build(init_variables(game), step, warn)

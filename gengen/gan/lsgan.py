@@ -1,52 +1,70 @@
-r"""LSGAN: least squares in the place of cross-entropy.
+r"""LSGAN: least squares instead of cross-entropy.
 
-Mao et al. 2017, *Least Squares Generative Adversarial Networks* (1611.04076). D is a number, drawn
-to b on data and to a on samples; the generator draws it to c:
+Mao et al. 2017, *Least Squares Generative Adversarial Networks* (1611.04076). D is a number. It is
+trained towards b on data and towards a on samples; the generator is trained to move it towards c:
 
-    the discriminator descends   ½ E_p (D(x) - b)² + ½ E_z (D(g(z)) - a)²
-    the generator descends       ½ E_z (D(g(z)) - c)²
+    the discriminator minimises   ½ E_p (D(x) - b)² + ½ E_z (D(g(z)) - a)²
+    the generator minimises       ½ E_z (D(g(z)) - c)²
 
 The best D against samples of density q is D* = (b p + a q)/(p + q). Where b - c = 1, b - a = 2,
 
     ½ E_p (D* - c)² + ½ E_q (D* - c)² = ½ ∫ (p - q)² / (p + q) = ½ χ²(2q ‖ p + q)
 
-with Pearson's χ²(P ‖ Q) = ∫ (P - Q)² / Q: so with a = -1, b = 1, c = 0. The other usual choice, the
-default, is a = 0, b = c = 1.
+with Pearson's χ²(P ‖ Q) = ∫ (P - Q)² / Q: for example with a = -1, b = 1, c = 0. The other usual
+choice, the default, is a = 0, b = c = 1.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
+from gengen.contract import unconditional as condition_of
 from gengen.gan import game as games
-from gengen.gan import players
-from gengen.gan.game import Game, Losses, play
+from gengen.gan import networks
+from gengen.gan.game import Game, Losses, Networks, play, with_networks
 from gengen.types import Array, InputError, Key, Method, PyTree
+
+__all__ = ["Config", "condition_of", "game", "least_squares", "method", "sample"]
 
 
 @dataclass(frozen=True)
-class Config(players.Config):
-    """The paper's losses; networks of a size that a laptop trains."""
+class Config(networks.Config):
+    """The paper's losses, between small networks."""
 
-    a: float = 0.0  # what D is drawn to on samples
-    b: float = 1.0  # what D is drawn to on data
-    c: float = 1.0  # what the generator draws D to on samples
+    a: float = 0.0  # D's target on samples
+    b: float = 1.0  # D's target on data
+    c: float = 1.0  # the generator's target for D on samples
+
+    @classmethod
+    def paper(cls) -> Self:
+        """Return the paper's training on LSUN, 112×112.
+
+        The paper's discriminator has batch norm, and its generator transposed convolutions, some of
+        them without a change of resolution.
+        """
+        return cls(
+            shape=(112, 112, 3), latent_dim=1024, channels=(64, 128, 256, 512), batch_size=64,
+            learning_rate=1e-3, discriminator_learning_rate=1e-3, b1=0.5, b2=0.999, decay_steps=0,
+            ema_decay=0.0, a=0.0, b=1.0, c=1.0,
+        )  # fmt: skip
 
     def __post_init__(self):
-        """Refuse what cannot work, naming the field."""
+        """Check the fields."""
         super().__post_init__()
         if self.a == self.b or self.a == self.c:
             raise InputError(
-                f"Config.a = {self.a}, b = {self.b}, c = {self.c}: D is drawn apart, a ≠ b, and "
-                "the generator draws it away from a, c ≠ a"
+                f"Config.a = {self.a}, b = {self.b}, c = {self.c}; a must differ from b, so that "
+                "D tells real from fake, and from c, so that the generator learns"
             )
 
 
 def least_squares(a: float = 0.0, b: float = 1.0, c: float = 1.0) -> Losses:
-    """The paper's losses of D's outputs [B], drawn to the numbers a, b and c."""
+    """Return the paper's losses of D's outputs [B], with the targets a, b and c."""
 
     def discriminator(on_real: Array, on_fake: Array) -> Array:
         return 0.5 * jnp.mean((on_real - b) ** 2) + 0.5 * jnp.mean((on_fake - a) ** 2)
@@ -57,16 +75,29 @@ def least_squares(a: float = 0.0, b: float = 1.0, c: float = 1.0) -> Losses:
     return Losses(discriminator, generator)
 
 
-def game(cfg: Config) -> Game:
-    """The two networks and the losses."""
-    return Game(*players.players(cfg), cfg.shape, cfg.latent, least_squares(cfg.a, cfg.b, cfg.c))
+def game(cfg: Config, net: Networks | None = None) -> Game:
+    """Return the two networks, the Config's or the user's own, with the losses."""
+    losses = least_squares(cfg.a, cfg.b, cfg.c)
+    both = networks.networks(cfg)
+    return with_networks(Game(*both, cfg.shape, cfg.latent_dim, losses), net)
 
 
-def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Method:
-    """One move each; `tx` in the place of Adam, for both. Metrics: see `gengen.gan.game.play`."""
-    return play(game(cfg), *((tx, tx) if tx else players.adam(cfg)), ema_decay=cfg.ema_decay)
+def method(
+    cfg: Config, tx: optax.GradientTransformation | None = None, net: Networks | None = None
+) -> Method:
+    """Return the method: one step of each player. `tx` replaces Adam; `net`: as in `gan.method`."""
+    txs = (tx, tx) if tx else networks.adam(cfg)
+    return play(game(cfg, net), *txs, ema_decay=cfg.ema_decay)
 
 
-def sample(cfg: Config, variables: PyTree, key: Key, num: int) -> Array:
-    """Draw `num` samples g(z): float32 [num, *shape], images in [-1, 1]."""
-    return games.sample(game(cfg), variables, key, num)
+def sample(
+    cfg: Config,
+    variables: PyTree,
+    key: Key,
+    num: int,
+    *,
+    condition: ArrayLike | None = None,
+    net: Networks | None = None,
+) -> Array:
+    """Sample g(z): float32 [num, *shape], images in [-1, 1]."""
+    return games.sample(game(cfg, net), variables, key, num, condition)

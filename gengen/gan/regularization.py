@@ -1,22 +1,22 @@
-r"""GAN with regularisers: penalties and remedies that go with any discriminator and any loss.
+r"""GAN with regularisers: penalties and transforms that go with any discriminator and any loss.
 
-With φ = the logit of D, p the data's law and q the generator's:
+With φ = the logit of D, p the distribution of the data and q that of the samples:
 
     R1              γ/2 E_p ‖∇φ‖²                      Mescheder et al. 2018, 1801.04406
     R2              γ/2 E_q ‖∇φ‖²                      the same
     JS regulariser  γ/2 (E_p (1-D)² ‖∇φ‖² + E_q D² ‖∇φ‖²)    Roth et al. 2017, 1705.09367
     DRAGAN          λ E (‖∇φ(x + δ)‖ - 1)²             Kodali et al. 2017, 1705.07215
                     δ = c · std(x) · u,  u ~ U[0, 1]^D,  x ~ p
-    instance noise  D sees x + σε and g(z) + σε'       Sønderby et al. 2017, 1610.04490;
+    instance noise  D is given x + σε and g(z) + σε'   Sønderby et al. 2017, 1610.04490;
                                                        Arjovsky & Bottou 2017, 1701.04862
-    consensus       each player descends loss + γ/2 ‖v‖², v = (∇_D loss_D, ∇_g loss_g)
+    consensus       each player minimises loss + γ/2 ‖v‖², v = (∇_D loss_D, ∇_g loss_g)
                                                        Mescheder et al. 2017, 1705.10461
 
-Roth's is what instance noise amounts to for small σ² = γ, without the noise. Instance noise may
-fade: σ_t = σ max(0, 1 - t/T). Consensus is not of the discriminator but of the moves: `consensus`
-maps the players' losses to others.
+Roth's regulariser is what instance noise amounts to for small σ² = γ, without the noise. Instance
+noise may fade: σ_t = σ max(0, 1 - t/T). Consensus does not regularise the discriminator but both
+players: `consensus` maps their losses to others.
 
-The model is `gan`'s with the weights of those that are wanted above 0.
+The model is `gan` with every regulariser whose weight is above 0.
 """
 
 from __future__ import annotations
@@ -24,64 +24,94 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from gengen import rng
+from gengen.contract import Task
+from gengen.contract import unconditional as condition_of
 from gengen.gan import game as games
-from gengen.gan import gan, players
-from gengen.gan.game import Discriminator, Game, Penalty, Remedy, play
+from gengen.gan import gan, networks
+from gengen.gan.game import Discriminator, Game, Networks, Penalty, Transform, play
 from gengen.gan.wgan_gp import gradient_penalty, gradients, norm
 from gengen.optim import mean_over_replicas
 from gengen.steps import Loss
 from gengen.types import Array, Batch, InputError, Key, Method, PyTree, Shape
+
+__all__ = [
+    "Config", "PENALTIES", "condition_of", "consensus", "dragan", "game", "instance_noise",
+    "js_regulariser", "method", "r1", "r2", "sample",
+]  # fmt: skip
 
 Noise = Callable[[Key, Shape], Array]  # (key, [B, ...]) -> of mean 0 and variance 1
 
 
 @dataclass(frozen=True)
 class Config(gan.Config):
-    """As `gan`; the weight of each regulariser, 0 where it is left out."""
+    """As `gan`, with the weight of each regulariser; 0 leaves it out."""
 
     r1: float = 10.0  # γ of R1
     r2: float = 0.0  # γ of R2
     js: float = 0.0  # γ of the JS regulariser
     dragan: float = 0.0  # λ of DRAGAN
     gradient_penalty: float = 0.0  # λ of WGAN-GP's penalty
-    noise: float = 0.0  # σ of instance noise, in the data's units
-    noise_steps: int = 0  # until it has faded, T; 0: it does not
+    noise_std: float = 0.0  # σ of instance noise, in the data's units
+    noise_steps: int = 0  # train steps until instance noise has faded: T; 0: it does not fade
     consensus: float = 0.0  # γ of consensus optimisation
 
+    RENAMED: ClassVar[dict[str, str | None]] = {"noise": "noise_std"}
+
+    @classmethod
+    def paper(cls) -> Self:
+        """Return R1 with the constants of Mescheder et al. 2018, on images of 128×128.
+
+        Their networks are residual (`gengen.gan.resnet_gan`); these are strided convolutions.
+        """
+        return cls(
+            shape=(128, 128, 3), latent_dim=256, channels=(64, 128, 256, 512, 1024), batch_size=64,
+            learning_rate=1e-4, discriminator_learning_rate=1e-4, b1=0.0, b2=0.99, decay_steps=0,
+            ema_decay=0.999, loss="nonsaturating", r1=10.0, r2=0.0, js=0.0, dragan=0.0,
+            gradient_penalty=0.0, noise_std=0.0, noise_steps=0, consensus=0.0,
+        )  # fmt: skip
+
+    @classmethod
+    def for_task(cls, task: Task) -> Self:
+        """Return the default for given data, number of train steps and device."""
+        fields = networks.task_fields(task) | ({"r1": 0.1} if len(task.shape) == 1 else {})
+        return dataclasses.replace(cls(), **fields)
+
     def __post_init__(self):
-        """Refuse what cannot work, naming the field."""
+        """Check the fields."""
         super().__post_init__()
-        for name in (*PENALTIES, "noise", "noise_steps", "consensus"):
+        for name in (*PENALTIES, "noise_std", "noise_steps", "consensus"):
             if not getattr(self, name) >= 0:
-                raise InputError(f"Config.{name} = {getattr(self, name)}, but it is at least 0")
+                raise InputError(f"Config.{name} = {getattr(self, name)}; it must be at least 0")
 
 
 # --- penalties -----------------------------------------------------------------------------------
 
 
 def _squares(D: Discriminator, x: Array) -> Array:
-    """‖∇φ‖² at each x: [B]."""
+    """Return ‖∇φ‖² at each x: [B]."""
     return jnp.sum(gradients(D, x) ** 2, axis=1)
 
 
 def r1(gamma: float = 10.0) -> Penalty:
-    """γ/2 E_p ‖∇φ‖²: D is to be flat on data."""
+    """Return the penalty γ/2 E_p ‖∇φ‖² on D's gradient at real examples."""
     return Penalty("r1", lambda D, real, fake, key: gamma / 2 * _squares(D, real).mean())
 
 
 def r2(gamma: float = 10.0) -> Penalty:
-    """γ/2 E_q ‖∇φ‖²: D is to be flat on samples."""
+    """Return the penalty γ/2 E_q ‖∇φ‖² on D's gradient at fake examples."""
     return Penalty("r2", lambda D, real, fake, key: gamma / 2 * _squares(D, fake).mean())
 
 
 def js_regulariser(gamma: float = 0.1) -> Penalty:
-    """γ/2 (E_p (1-D)² ‖∇φ‖² + E_q D² ‖∇φ‖²)."""
+    """Return the penalty γ/2 (E_p (1-D)² ‖∇φ‖² + E_q D² ‖∇φ‖²)."""
 
     def of(D: Discriminator, real: Array, fake: Array, key: Key) -> Array:
         on_real, on_fake = jax.nn.sigmoid(-D(real)), jax.nn.sigmoid(D(fake))
@@ -92,9 +122,9 @@ def js_regulariser(gamma: float = 0.1) -> Penalty:
 
 
 def dragan(weight: float = 10.0, c: float = 0.5) -> Penalty:
-    """λ E (‖∇φ(x + δ)‖ - 1)² near data, δ = c · std(x) · u, u uniform in [0, 1] of each pixel.
+    """Return the penalty λ E (‖∇φ(x + δ)‖ - 1)² near real examples, δ = c · std(x) · u.
 
-    std is of all the numbers of the batch.
+    u is uniform in [0, 1] for each number of x; std is over all numbers of the batch.
     """
 
     def of(D: Discriminator, real: Array, fake: Array, key: Key) -> Array:
@@ -115,48 +145,48 @@ PENALTIES: dict[str, Callable[[float], Penalty]] = {
 }
 
 
-# --- remedies ------------------------------------------------------------------------------------
+# --- transforms ----------------------------------------------------------------------------------
 
 
-def instance_noise(sigma: float, steps: int = 0, noise: Noise = rng.normal) -> Remedy:
-    """D sees x + σε and g(z) + σε', in both moves.
+def instance_noise(sigma: float, steps: int = 0, noise: Noise = rng.normal) -> Transform:
+    """Return the transform that gives D x + σε and g(z) + σε', in the steps of both players.
 
     Args:
         sigma: σ, in the data's units.
-        steps: moves of D until σ has gone down to 0 in a straight line; 0: it stays.
-        noise: draws ε.
+        steps: number of D's steps in which σ falls linearly to 0; 0: it is constant.
+        noise: samples ε.
     """
 
     def scale(state: PyTree) -> Array | float:
         return sigma * jnp.maximum(1 - state["moves"] / steps, 0) if steps else sigma
 
-    def shown(params: PyTree, state: PyTree, key: Key, real: Array, fake: Array):
+    def in_discriminator_step(params: PyTree, state: PyTree, key: Key, real: Array, fake: Array):
         now = scale(state)
         real_key, fake_key = jax.random.split(key)
         real = real + now * noise(real_key, real.shape)
         fake = fake + now * noise(fake_key, fake.shape)
         return real, fake, {"moves": state["moves"] + 1} if steps else state
 
-    def judged(state: PyTree, key: Key, fake: Array) -> Array:
+    def in_generator_step(state: PyTree, key: Key, fake: Array) -> Array:
         return fake + scale(state) * noise(key, fake.shape)
 
     def init(x: Array) -> PyTree:
         return {"moves": jnp.int32(0)} if steps else {}
 
-    return Remedy("instance_noise", shown, judged, init)
+    return Transform("instance_noise", in_discriminator_step, in_generator_step, init)
 
 
-# --- of the moves --------------------------------------------------------------------------------
+# --- consensus -----------------------------------------------------------------------------------
 
 
 def consensus(losses: Mapping[str, Loss], gamma: float) -> dict[str, Loss]:
-    """Let each player descend his loss + γ/2 ‖v‖², v the gradients of all players for themselves.
+    """Return losses with γ/2 ‖v‖² added, v being the gradients of all players' own losses.
 
-    ‖v‖² is 0 at equilibria alone; its gradient pulls a turning field inwards. The metrics of each
-    loss stay, and `field` is ‖v‖². v is of the whole batch, on however many devices it is.
+    ‖v‖² is 0 only at equilibria; its gradient turns a rotating field inwards. The metrics of each
+    loss stay, and `field` is ‖v‖². v is that of the whole batch, on any number of devices.
 
     Args:
-        losses: each player's, by his name among the parameters.
+        losses: of each player, by its name among the parameters.
         gamma: γ.
     """
 
@@ -186,23 +216,33 @@ def consensus(losses: Mapping[str, Loss], gamma: float) -> dict[str, Loss]:
 # --- the model -----------------------------------------------------------------------------------
 
 
-def game(cfg: Config) -> Game:
-    """`gan`'s, with the penalties and remedies whose weights are not 0."""
+def game(cfg: Config, net: Networks | None = None) -> Game:
+    """Return `gan`'s game with the penalties and transforms whose weights are not 0."""
     weights = {name: getattr(cfg, name) for name in PENALTIES}
     penalties = tuple(PENALTIES[name](weight) for name, weight in weights.items() if weight)
-    remedies = (instance_noise(cfg.noise, cfg.noise_steps),) if cfg.noise else ()
-    return dataclasses.replace(gan.game(cfg), penalties=penalties, remedies=remedies)
+    transforms = (instance_noise(cfg.noise_std, cfg.noise_steps),) if cfg.noise_std else ()
+    return dataclasses.replace(gan.game(cfg, net), penalties=penalties, transforms=transforms)
 
 
-def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Method:
-    """One move each; `tx` in the place of Adam, for both. Metrics: see `gengen.gan.game.play`."""
-    played, txs = game(cfg), ((tx, tx) if tx else players.adam(cfg))
-    losses = games.moves(played)
+def method(
+    cfg: Config, tx: optax.GradientTransformation | None = None, net: Networks | None = None
+) -> Method:
+    """Return the method: one step of each player. `tx` replaces Adam; `net`: as in `gan.method`."""
+    played, txs = game(cfg, net), ((tx, tx) if tx else networks.adam(cfg))
+    losses = games.player_losses(played)
     if cfg.consensus:
         losses = consensus(losses, cfg.consensus)
     return play(played, *txs, ema_decay=cfg.ema_decay, losses=losses)
 
 
-def sample(cfg: Config, variables: PyTree, key: Key, num: int) -> Array:
-    """Draw `num` samples g(z): float32 [num, *shape], images in [-1, 1]."""
-    return games.sample(game(cfg), variables, key, num)
+def sample(
+    cfg: Config,
+    variables: PyTree,
+    key: Key,
+    num: int,
+    *,
+    condition: ArrayLike | None = None,
+    net: Networks | None = None,
+) -> Array:
+    """Sample g(z): float32 [num, *shape], images in [-1, 1]."""
+    return games.sample(game(cfg, net), variables, key, num, condition)

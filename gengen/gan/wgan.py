@@ -4,160 +4,169 @@ Arjovsky, Chintala & Bottou 2017, *Wasserstein GAN* (1701.07875). By Kantorovich
 
     W₁(p, q) = sup { E_p f - E_q f : f 1-Lipschitz }
 
-The critic f climbs E_p f(x) - E f(g(z)) over weights in [-c, c], whose functions are K-Lipschitz
-for some K; the generator g descends the gap that is left. Algorithm 1:
+The critic f maximises E_p f(x) - E f(g(z)) over weights in [-c, c], whose functions are K-Lipschitz
+for some K; the generator g minimises the gap that is left. Algorithm 1:
 
     for each step:
-        n_critic times:  m fresh data, m fresh z;  f climbs by RMSProp;  weights are clipped to c
-        m fresh z;  g descends -E f(g(z)) by RMSProp
+        n_critic times:  m fresh data, m fresh z;  f ascends by RMSProp;  weights are clipped to c
+        m fresh z;  g descends along -E f(g(z)) by RMSProp
 
-So one train step uses n_critic · m examples: that is `Config.batch_size`. `critic_loss` is the gap,
-an estimate of K · W₁ that falls as samples get better.
+So one train step uses n_critic · m examples, which is `Config.batch_size`. `critic_loss` is the
+gap, an estimate of K · W₁ that falls as samples get better.
+
+The model is a `Game` like the others, and can be combined with any penalty and transform.
+
+Example:
+    Instance noise on the critic's inputs, with the clipped weights of Algorithm 1:
+
+    >>> from gengen.gan.regularization import instance_noise
+    >>> cfg = Config(shape=(2,), hidden=(8,), latent_dim=2, critic_batch_size=4, n_critic=2)
+    >>> noisy = dataclasses.replace(game(cfg), transforms=(instance_noise(0.1),))
+    >>> tx = optax.rmsprop(cfg.learning_rate)
+    >>> m = play(noisy, optax.chain(tx, clip_weights(cfg.weight_clip)), tx, cfg.n_critic)
+    >>> batch = {"x": jax.numpy.ones((8, 2))}
+    >>> state, metrics = m.train_step(jax.random.key(1), m.init(jax.random.key(0), batch), batch)
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
-from gengen import rng
-from gengen.gan import failing
-from gengen.nn.conv import ConvDecoder, ConvEncoder
-from gengen.nn.mlp import MLP
+from gengen.contract import BaseConfig, Task
+from gengen.contract import unconditional as condition_of
+from gengen.gan import game as games
+from gengen.gan import networks
+from gengen.gan.game import GENERATOR, Game, Losses, Networks, play, with_networks
 from gengen.optim import ascend, clip_weights
-from gengen.steps import method as close
-from gengen.steps import player, repeat, sequence
-from gengen.types import Array, Batch, InputError, Key, Method, PyTree, Shape, check_shape
+from gengen.steps import Loss
+from gengen.types import Array, Batch, Key, Method, PyTree, Shape
+
+__all__ = ["Config", "algorithm_1", "condition_of", "game", "method", "sample", "wasserstein"]
+
+CRITIC = "critic"  # the name of the player among the parameters
 
 
 @dataclass(frozen=True)
-class Config:
-    """The constants of Algorithm 1; networks of a size that a laptop trains."""
+class Config(BaseConfig):
+    """Algorithm 1 with a higher learning rate, between small networks."""
 
     shape: Shape = (28, 28, 1)  # of one example: (H, W, C) in [-1, 1], or (D,)
-    m: int = 64  # examples for each move
-    n_critic: int = 5  # moves of the critic for each of the generator
-    c: float = 0.01  # largest weight of the critic
-    learning_rate: float = 5e-5  # of RMSProp, for both players
-    latent: int = 100  # dimensions of z ~ N(0, I)
-    channels: tuple[int, ...] = (64, 128)  # of the critic's levels (reversed: the generator's)
-    widths: tuple[int, ...] = (256, 256, 256)  # hidden layers of both players, for vectors
+    critic_batch_size: int = 32  # examples per step of the critic: m
+    n_critic: int = 5  # steps of the critic for each of the generator
+    weight_clip: float = 0.01  # largest absolute weight of the critic: c
+    learning_rate: float = 2e-4  # of RMSProp, for both players
+    latent_dim: int = 64  # dimensions of z ~ N(0, I)
+    # Channels of each level of the critic, the finest first; of the generator in reverse order.
+    # (): perceptrons, for images too.
+    channels: tuple[int, ...] = (32, 64)
+    hidden: tuple[int, ...] = (256, 256, 256)  # sizes of the hidden layers of perceptrons
 
-    @staticmethod
-    def paper() -> Config:
-        """The paper's 64×64 images, DCGAN-sized players."""
-        return Config(shape=(64, 64, 3), channels=(64, 128, 256, 512))
+    RENAMED: ClassVar[dict[str, str | None]] = {
+        "m": "critic_batch_size", "c": "weight_clip", "latent": "latent_dim", "widths": "hidden",
+    }  # fmt: skip
+
+    @classmethod
+    def paper(cls) -> Self:
+        """Return Algorithm 1 with its constants, for DCGAN-sized networks on 64×64 images.
+
+        The paper's generator has transposed convolutions, and its critic batch norm.
+        """
+        return cls(
+            shape=(64, 64, 3), critic_batch_size=64, n_critic=5, weight_clip=0.01,
+            learning_rate=5e-5, latent_dim=100, channels=(64, 128, 256, 512),
+        )  # fmt: skip
+
+    @classmethod
+    def for_task(cls, task: Task) -> Self:
+        """Return the default for given data and device."""
+        fields = networks.network_fields(task)
+        if task.accelerator:
+            fields["critic_batch_size"] = 64
+        return dataclasses.replace(cls(), **fields)
 
     @property
     def batch_size(self) -> int:
-        """Examples a step: m for each of the critic's moves."""
-        return self.m * self.n_critic
+        """Examples per step: m for each of the critic's steps."""
+        return self.critic_batch_size * self.n_critic
 
     def __post_init__(self):
-        """Refuse what cannot work, naming the field."""
-        for name in ("m", "n_critic", "c", "learning_rate", "latent"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"Config.{name} = {getattr(self, name)}, but it is positive")
-        if len(self.shape) not in (1, 3) or min(self.shape, default=0) < 1:
-            raise InputError(f"Config.shape = {self.shape}, but it is (H, W, C) or (D,)")
-        if not self.channels:
-            raise InputError("Config.channels is empty, but images need at least one level")
+        """Check the fields.
+
+        Raises:
+            InputError: naming the field and what it must be.
+        """
+        networks.check_data_shape(self.shape)
+        for name in ("critic_batch_size", "n_critic", "weight_clip", "learning_rate", "latent_dim"):
+            networks.require_positive(name, getattr(self, name))
 
 
-class Generator(nn.Module):
-    """g: z [B, latent] → x [B, *shape]."""
-
-    cfg: Config
-
-    @nn.compact
-    def __call__(self, z: Array, train: bool = False) -> Array:
-        if len(self.cfg.shape) == 1:
-            return MLP((*self.cfg.widths, *self.cfg.shape))(z)
-        return ConvDecoder(self.cfg.shape, self.cfg.channels[::-1])(z, train)
+def wasserstein() -> Losses:
+    """Return the losses E f(g(z)) - E f(x) of the critic and -E f(g(z)) of the generator."""
+    return Losses(lambda real, fake: fake.mean() - real.mean(), lambda fake: -fake.mean())
 
 
-class Critic(nn.Module):
-    """f: x [B, *shape] → [B]. No normalisation: f must be a function of one x."""
-
-    cfg: Config
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        if len(self.cfg.shape) == 1:
-            return MLP((*self.cfg.widths, 1))(x)[:, 0]
-        return ConvEncoder(1, self.cfg.channels)(x)[:, 0]
+def game(cfg: Config, net: Networks | None = None) -> Game:
+    """Return the generator and the critic, the Config's or the user's own, with the losses."""
+    both = networks.networks(cfg)
+    wgan = Game(*both, cfg.shape, cfg.latent_dim, wasserstein(), discriminator_name=CRITIC)
+    return with_networks(wgan, net)
 
 
-def criticise(cfg: Config, variables: PyTree, x: Array) -> Array:
-    """f(x) [B]."""
-    return jnp.asarray(Critic(cfg).apply({"params": variables["params"]["critic"]}, x))
+def algorithm_1(wgan: Game, n_critic: int = 1) -> dict[str, Loss]:
+    """Return the gap, less any penalties, which the critic maximises, and the generator's loss.
+
+    z is sampled with the step's own key, so that runs of earlier versions resume bit for bit.
+    """
+    critic_loss = games.discriminator_loss(wgan, lambda key: (key, *_other_keys(key, 2)))
+
+    def gap(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
+        value, aux = critic_loss(params, mutables, key, batch)
+        return -value, aux
+
+    generator_loss = games.generator_loss(wgan, n_critic, lambda key: (key, *_other_keys(key, 1)))
+    return {CRITIC: gap, GENERATOR: generator_loss}
 
 
-def _of_generator(variables: PyTree) -> PyTree:
-    """The generator's own variables: its part of every collection."""
-    return {name: tree["generator"] for name, tree in variables.items() if "generator" in tree}
+def _other_keys(key: Key, num: int) -> list[Key]:
+    """Return keys that no row of z is sampled with: those fold in the row's number."""
+    return [jax.random.fold_in(key, 2**31 + i) for i in range(num)]
 
 
-def sample(cfg: Config, variables: PyTree, key: Key, num: int) -> Array:
-    """Draw `num` samples g(z): float32 [num, *shape], images in [-1, 1]."""
-    if num < 1:
-        raise InputError(f"num = {num}, but at least 1 sample is drawn")
-    return _sample(cfg, variables, key, num)
+def method(
+    cfg: Config, tx: optax.GradientTransformation | None = None, net: Networks | None = None
+) -> Method:
+    """Return Algorithm 1.
 
+    Metrics: `critic_loss`, the gap E f(x) - E f(g(z)) that the critic maximises, as a mean over its
+    steps; `generator_loss`, -E f(g(z)); the others of `gengen.gan.game.play`.
 
-@jax.jit(static_argnums=(0, 3))
-def _sample(cfg: Config, variables: PyTree, key: Key, num: int) -> Array:
-    z = rng.normal(key, (num, cfg.latent))
-    return jnp.asarray(Generator(cfg).apply(_of_generator(variables), z))
-
-
-def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Method:
-    """Algorithm 1; `tx` in the place of RMSProp, for both players.
-
-    Metrics: `critic_loss`, the gap E f(x) - E f(g(z)) that the critic climbs (mean over its moves);
-    `generator_loss`, -E f(g(z)); `spread`, by which it warns (`gengen.gan.failing`).
+    Args:
+        cfg: of the model.
+        tx: to use instead of RMSProp, for both players.
+        net: as in `gan.method`: a generator and a critic.
     """
     # The decay of squared gradients that the authors' code (PyTorch's default) uses.
     tx = tx or optax.rmsprop(cfg.learning_rate, decay=0.99)
+    critic_tx = optax.chain(ascend(tx), clip_weights(cfg.weight_clip))
+    wgan = game(cfg, net)
+    losses = algorithm_1(wgan, cfg.n_critic)
+    return play(wgan, critic_tx, tx, n_critic=cfg.n_critic, losses=losses)
 
-    def init_variables(key: Key, batch: Batch) -> PyTree:
-        x = check_shape(batch, cfg.shape)
-        generator_key, critic_key = jax.random.split(key)
-        mutables = dict(Generator(cfg).init(generator_key, jnp.zeros((1, cfg.latent))))
-        params = {
-            "generator": mutables.pop("params"),
-            "critic": Critic(cfg).init(critic_key, x[:1])["params"],
-        }
-        return {"params": params, **{k: {"generator": v} for k, v in mutables.items()}}
 
-    def generate(params: PyTree, mutables: PyTree, key: Key, num: int) -> tuple[Array, PyTree]:
-        z = rng.normal(key, (num, cfg.latent))
-        variables = _of_generator({"params": params, **mutables})
-        x, changed = Generator(cfg).apply(variables, z, train=True, mutable=list(mutables))
-        return jnp.asarray(x), {name: {"generator": tree} for name, tree in changed.items()}
-
-    def gap(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
-        x = check_shape(batch, cfg.shape)
-        fake, _ = generate(params, mutables, key, x.shape[0])
-        variables = {"params": params}
-        value = criticise(cfg, variables, x).mean() - criticise(cfg, variables, fake).mean()
-        return value, ({"spread": failing.spread(x, fake)}, mutables)
-
-    def generator_loss(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
-        num = check_shape(batch, cfg.shape).shape[0] // cfg.n_critic
-        fake, mutables = generate(params, mutables, key, num)
-        return -criticise(cfg, {"params": params}, fake).mean(), ({}, mutables)
-
-    climb = optax.chain(ascend(tx), clip_weights(cfg.c))
-    return close(
-        init_variables,
-        sequence(
-            repeat(player("critic", gap, climb), cfg.n_critic),
-            player("generator", generator_loss, tx),
-        ),
-        failing.warn,
-    )
+def sample(
+    cfg: Config,
+    variables: PyTree,
+    key: Key,
+    num: int,
+    *,
+    condition: ArrayLike | None = None,
+    net: Networks | None = None,
+) -> Array:
+    """Sample g(z): float32 [num, *shape], images in [-1, 1]."""
+    return games.sample(game(cfg, net), variables, key, num, condition)

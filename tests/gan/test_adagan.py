@@ -1,4 +1,4 @@
-"""AdaGAN: the weights in closed form, the redrawing, and who gets what the others leave out."""
+"""AdaGAN: the weights in closed form, the resampling, and who gets what the others leave out."""
 
 import dataclasses
 
@@ -43,20 +43,20 @@ def test_the_level_is_the_root(beta):
     assert adagan.weights(h, beta).sum() == pytest.approx(1)
 
 
-def test_redrawn_as_often_as_weighed():
+def test_rows_are_resampled_as_often_as_weighted():
     """Each count is N w_i rounded up or down, in the order of the rows."""
     w = np.random.default_rng(1).exponential(size=50)
     w /= w.sum()
-    rows = adagan.redraw(w, seed=3)
+    rows = adagan.resample(w, seed=3)
     counts = np.bincount(rows, minlength=50)
     assert np.all(np.abs(counts - 50 * w) < 1) and np.all(np.diff(rows) >= 0)
-    np.testing.assert_array_equal(rows, adagan.redraw(w, seed=3))
+    np.testing.assert_array_equal(rows, adagan.resample(w, seed=3))
     assert counts[np.argmax(w)] >= 1 and len(rows) == 50
 
 
 def test_a_classifier_by_hand():
     """h = (1 - D)/D of the logit a network gives."""
-    cfg = adagan.Config(shape=(2,), widths=(4,), batch_size=4)
+    cfg = adagan.Config(shape=(2,), hidden=(4,), batch_size=4)
     x = np.random.default_rng(0).normal(size=(7, 2)).astype(np.float32)
     method = adagan.ratio_method(cfg)
     labels = np.array([1, 0, 1, 0, 1, 1, 0], np.int32)
@@ -74,7 +74,7 @@ def test_a_classifier_by_hand():
 
 
 def test_stages_and_what_they_are_trained_on():
-    cfg = adagan.Config(shape=(2,), widths=(4,), latent=2, batch_size=4, T=3)
+    cfg = adagan.Config(shape=(2,), hidden=(4,), latent_dim=2, batch_size=4, num_generators=3)
     stages = adagan.stages(cfg)
     assert [s.name for s in stages] == ["gan1", "ratio1", "gan2", "ratio2", "gan3"]
     x = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
@@ -98,7 +98,7 @@ def test_stages_and_what_they_are_trained_on():
 
 
 def test_a_mixture_draws_from_all_alike():
-    cfg = adagan.Config(shape=(2,), widths=(4,), latent=2, T=3)
+    cfg = adagan.Config(shape=(2,), hidden=(4,), latent_dim=2, num_generators=3)
     init = adagan.stages(cfg)[0].method.init
     x = {"x": np.zeros((4, 2), np.float32)}
     variables = {f"gan{i}": init(jax.random.key(i), x).variables for i in (1, 2, 3)}
@@ -116,8 +116,8 @@ def test_what_the_first_draws_is_left_out_for_the_second():
 
     The others have h = 0 and share the whole: 1/7 each, which only a trained classifier can tell.
     """
-    cfg = adagan.Config(shape=(2,), T=2, widths=(32,), latent=2, batch_size=64,
-                        discriminator_rate=1e-2)  # fmt: skip
+    cfg = adagan.Config(shape=(2,), num_generators=2, hidden=(32,), latent_dim=2, batch_size=64,
+                        discriminator_learning_rate=1e-2)  # fmt: skip
     first, ratio, second = adagan.stages(cfg)
     data = load("ring8")
     assert isinstance(data, Dataset)
@@ -141,7 +141,8 @@ def test_what_the_first_draws_is_left_out_for_the_second():
 
 
 @pytest.mark.parametrize(
-    "change, message", [(dict(T=0), "Config.T"), (dict(ratio_share=0.0), "ratio")]
+    "change, message",
+    [(dict(num_generators=0), "Config.num_generators"), (dict(ratio_share=0.0), "ratio")],
 )
 def test_an_impossible_config_is_refused(change, message):
     with pytest.raises(ValueError, match=message):

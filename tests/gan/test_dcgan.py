@@ -51,7 +51,7 @@ def test_the_papers_discriminator():
 
 def test_weights_begin_as_the_paper_says():
     """N(0, 0.02²): of a kernel of n weights the deviation is within 4/√(2n) of it, in shares."""
-    cfg = dcgan.Config(channels=(32, 64))
+    cfg = dcgan.Config(channels=(32, 64), latent_dim=100)
     played = dcgan.game(cfg)
     for net, given in ((played.generator, jnp.zeros((1, 100))),
                        (played.discriminator, jnp.zeros((1, 28, 28, 1)))):  # fmt: skip
@@ -64,13 +64,13 @@ def test_weights_begin_as_the_paper_says():
 
 
 def test_the_papers_numbers():
-    assert (PAPER.latent, PAPER.batch_size, PAPER.b1) == (100, 128, 0.5)
-    assert PAPER.learning_rate == PAPER.discriminator_rate == 2e-4
+    assert (PAPER.latent_dim, PAPER.batch_size, PAPER.b1) == (100, 128, 0.5)
+    assert PAPER.learning_rate == PAPER.discriminator_learning_rate == 2e-4
 
 
 def test_activations():
     """LeakyReLU in g lets negative numbers through: the same weights give other images."""
-    cfg = dcgan.Config(shape=(8, 8, 1), channels=(4, 8), latent=4)
+    cfg = dcgan.Config(shape=(8, 8, 1), channels=(4, 8), latent_dim=4)
     z = jax.random.normal(jax.random.key(1), (3, 4))
     nets = [dcgan.game(dataclasses.replace(cfg, activation=name)).generator
             for name in dcgan.ACTIVATIONS]  # fmt: skip
@@ -81,7 +81,7 @@ def test_activations():
 
 def test_batch_norm_sees_real_and_generated_apart():
     """The running mean after a step is 0.99 · 0.01 m(real) + 0.01 m(generated), by two calls."""
-    cfg = dcgan.Config(shape=(8, 8, 1), channels=(4, 8), latent=4, batch_size=4)
+    cfg = dcgan.Config(shape=(8, 8, 1), channels=(4, 8), latent_dim=4, batch_size=4)
     played, method, key = dcgan.game(cfg), dcgan.method(cfg), jax.random.key(1)
     real = jnp.asarray(np.random.default_rng(0).normal(size=(4, 8, 8, 1)), jnp.float32)
     state = method.init(jax.random.key(0), {"image": real})

@@ -11,9 +11,9 @@ from scipy.stats import norm
 from gengen import divergences
 from gengen.compile import compile_step
 from gengen.gan import game, gan
-from gengen.gan.game import Game, moves
-from gengen.gan.players import Discriminator
-from gengen.steps import method as close
+from gengen.gan.game import Game, player_losses
+from gengen.gan.networks import Discriminator
+from gengen.steps import method as build
 from gengen.steps import player
 
 # p = N(0, 1), q = N(1, 0.8²), on a grid that cuts off less than 1e-12 of each.
@@ -99,27 +99,27 @@ def test_a_trained_discriminator_is_p_over_p_plus_q():
 
     Trained on 1024 quantiles of each law, so that what is left is not the noise of the batches.
     """
-    played = Game(Fixed(), Discriminator(widths=(32, 32)), (1,), 1, gan.LOSSES["minimax"])
+    played = Game(Fixed(), Discriminator(hidden=(32, 32)), (1,), 1, gan.LOSSES["minimax"])
     steps = 600
     tx = optax.adam(optax.cosine_decay_schedule(1e-2, steps))
-    method = close(
+    method = build(
         game.init_variables(played),
-        player("discriminator", moves(played)["discriminator"], tx),
+        player("discriminator", player_losses(played)["discriminator"], tx),
     )
     data = {"x": jnp.asarray(quantiles(0, 1, 1024)[:, None], jnp.float32)}
     state, step = method.init(jax.random.key(0), data), compile_step(method.train_step)
     for _ in range(steps):
         state, _ = step(jax.random.key(1), state, data)
     x = jnp.asarray(GRID[:, None], jnp.float32)
-    found = jax.nn.sigmoid(game.criticise(played, state.variables, x))
+    found = jax.nn.sigmoid(game.discriminate(played, state.variables, x))
     some = P + Q > 0.01 * (P + Q).max()
     assert np.abs(found - P / (P + Q))[some].max() < 0.03
 
 
 def test_learns_a_shifted_gaussian():
     """Learning test: mean and deviation of the samples come near the data's, from 3 away."""
-    cfg = gan.Config(shape=(2,), widths=(32, 32), latent=4, batch_size=256, learning_rate=2e-3,
-                     discriminator_rate=4e-3, ema_decay=0.99)  # fmt: skip
+    cfg = gan.Config(shape=(2,), hidden=(32, 32), latent_dim=4, batch_size=256, learning_rate=2e-3,
+                     discriminator_learning_rate=4e-3, ema_decay=0.99)  # fmt: skip
     method, draw = gan.method(cfg), np.random.default_rng(0)
     data = lambda: {"x": (draw.normal(size=(256, 2)) * 0.5 + [3, -1]).astype("f")}  # noqa: E731
     state, step = method.init(jax.random.key(0), data()), compile_step(method.train_step)

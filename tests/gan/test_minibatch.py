@@ -107,7 +107,9 @@ def test_replicas_see_the_whole_batch(group):
 
 @pytest.mark.parametrize("layer", minibatch.LAYERS)
 def test_the_discriminator_looks_at_other_rows(layer):
-    cfg = minibatch.Config(shape=(2,), widths=(8,), kernels=3, dims=2, layer=layer, batch_size=4)
+    cfg = minibatch.Config(
+        shape=(2,), hidden=(8,), num_kernels=3, kernel_dim=2, layer=layer, batch_size=4
+    )
     net = minibatch.Discriminator(cfg)
     x = jnp.asarray(DRAW.normal(size=(4, 2)), jnp.float32)
     variables = net.init(jax.random.key(0), x)
@@ -118,8 +120,8 @@ def test_the_discriminator_looks_at_other_rows(layer):
 
 @pytest.mark.parametrize(
     "change, message",
-    [(dict(layer="mean"), "Config.layer"), (dict(kernels=0), "Config.kernels"),
-     (dict(group=3), "Config.group")],
+    [(dict(layer="mean"), "Config.layer"), (dict(num_kernels=0), "Config.num_kernels"),
+     (dict(group_size=3), "Config.group_size")],
 )  # fmt: skip
 def test_an_impossible_config_is_refused(change, message):
     with pytest.raises(ValueError, match=message):

@@ -12,7 +12,7 @@ from gengen.gan import game, regularization
 from gengen.gan.regularization import consensus, dragan, instance_noise, js_regulariser, r1, r2
 from tests.gan.smooth import FAKE, KEY, REAL, D, normal, numpy_D, slopes, squares, uniform
 
-CFG = regularization.Config(shape=(3,), widths=(5,), latent=2, batch_size=7)
+CFG = regularization.Config(shape=(3,), hidden=(5,), latent_dim=2, batch_size=7)
 
 
 def value(penalty):
@@ -46,12 +46,14 @@ def test_penalties_of_images_count_every_pixel():
 
 def test_instance_noise_is_added_to_both():
     noise = instance_noise(0.3)
-    real, fake, state = noise.shown({}, {}, KEY, jnp.asarray(REAL), jnp.asarray(FAKE))
+    real, fake, state = noise.in_discriminator_step(
+        {}, {}, KEY, jnp.asarray(REAL), jnp.asarray(FAKE)
+    )
     keys = jax.random.split(KEY)
     np.testing.assert_allclose(real, REAL + 0.3 * normal(keys[0], REAL.shape), atol=1e-6)
     np.testing.assert_allclose(fake, FAKE + 0.3 * normal(keys[1], FAKE.shape), atol=1e-6)
-    judged = noise.judged({}, KEY, jnp.asarray(FAKE))
-    np.testing.assert_allclose(judged, FAKE + 0.3 * normal(KEY, FAKE.shape), atol=1e-6)
+    fake = noise.in_generator_step({}, KEY, jnp.asarray(FAKE))
+    np.testing.assert_allclose(fake, FAKE + 0.3 * normal(KEY, FAKE.shape), atol=1e-6)
     assert state == {}
 
 
@@ -60,9 +62,9 @@ def test_instance_noise_fades():
     noise, zero = instance_noise(2.0, steps=4), jnp.zeros((7, 3))
     state = noise.init(zero[:1])
     for share in (1, 0.75, 0.5, 0.25, 0, 0):
-        judged = noise.judged(state, KEY, zero)
-        np.testing.assert_allclose(judged, 2 * share * normal(KEY, (7, 3)), atol=1e-6)
-        real, _, state = noise.shown({}, state, KEY, zero, zero)
+        fake = noise.in_generator_step(state, KEY, zero)
+        np.testing.assert_allclose(fake, 2 * share * normal(KEY, (7, 3)), atol=1e-6)
+        real, _, state = noise.in_discriminator_step({}, state, KEY, zero, zero)
         wanted = 2 * share * normal(jax.random.split(KEY)[0], (7, 3))
         np.testing.assert_allclose(real, wanted, atol=1e-6)
 
@@ -107,12 +109,12 @@ def test_consensus_is_the_gradient_of_the_squared_field():
         assert "own" in metrics
 
 
-def test_the_model_takes_what_it_is_told():
+def test_the_model_has_the_regularisers_of_its_config():
     cfg = dataclasses.replace(
-        CFG, r1=1.0, r2=2.0, js=0.1, dragan=1.0, gradient_penalty=1.0, noise=0.1
+        CFG, r1=1.0, r2=2.0, js=0.1, dragan=1.0, gradient_penalty=1.0, noise_std=0.1
     )
     played = regularization.game(cfg)
-    names = [p.name for p in (*played.penalties, *played.remedies)]
+    names = [p.name for p in (*played.penalties, *played.transforms)]
     wanted = ["r1", "r2", "js_regulariser", "dragan", "gradient_penalty", "instance_noise"]
     assert names == wanted
     assert [p.name for p in regularization.game(CFG).penalties] == ["r1"]
@@ -125,7 +127,7 @@ def test_the_model_trains_with_consensus():
     method = regularization.method(cfg, optax.sgd(0.1))
     state = method.init(jax.random.key(0), {"x": REAL})
     new, metrics = jax.jit(method.train_step)(KEY, state, {"x": REAL})
-    losses = consensus(game.moves(regularization.game(cfg)), 0.5)
+    losses = consensus(game.player_losses(regularization.game(cfg)), 0.5)
     key = jax.random.split(jax.random.fold_in(KEY, 0))[0]
 
     @jax.jit
@@ -140,7 +142,7 @@ def test_the_model_trains_with_consensus():
     assert float(metrics["field"]) > 0
 
 
-@pytest.mark.parametrize("name", ["r1", "js", "dragan", "noise", "noise_steps", "consensus"])
+@pytest.mark.parametrize("name", ["r1", "js", "dragan", "noise_std", "noise_steps", "consensus"])
 def test_a_negative_weight_is_refused(name):
     with pytest.raises(ValueError, match=f"Config.{name}"):
         dataclasses.replace(CFG, **{name: -1})

@@ -19,10 +19,10 @@ def fresh(step, num=4):
     return jnp.asarray(num * step + np.arange(num)[:, None], jnp.float32)
 
 
-def run(remedy, steps, num=4, key=0):
+def run(buffer, steps, num=4, key=0):
     """What was shown at each step, and the states after it."""
-    state, shown, states = remedy.init(ZERO[:1]), [], []
-    move = jax.jit(remedy.shown)
+    state, shown, states = buffer.init(ZERO[:1]), [], []
+    move = jax.jit(buffer.shown)
     for step in range(steps):
         step_key = jax.random.fold_in(jax.random.key(key), step)
         _, out, state = move({}, state, step_key, ZERO, fresh(step, num))
@@ -79,10 +79,14 @@ def test_the_same_key_the_same_buffer():
 
 def test_replicas_keep_the_same_buffer():
     """Two replicas of two samples each: shown and kept is what one replica has of four."""
-    remedy = buffer_of(8)
-    state, _ = remedy.init(ZERO[:1]), None
-    move = jax.pmap(lambda s, k, x: remedy.shown({}, s, k, x, x)[1:], AXIS, in_axes=(None, None, 0))
-    alone, states = run(remedy, 6)
+    buffer = buffer_of(8)
+    state, _ = buffer.init(ZERO[:1]), None
+    move = jax.pmap(
+        lambda s, k, x: buffer.in_discriminator_step({}, s, k, x, x)[1:],
+        AXIS,
+        in_axes=(None, None, 0),
+    )
+    alone, states = run(buffer, 6)
     for step in range(6):
         key = jax.random.fold_in(jax.random.key(0), step)
         out, both = move(state, key, fresh(step).reshape(2, 2, 1))
@@ -92,13 +96,17 @@ def test_replicas_keep_the_same_buffer():
         state = jax.tree.map(lambda x: x[0], both)
 
 
-def test_data_and_the_judged_are_left_alone():
-    remedy = buffer_of(8, 1.0)
-    state = remedy.init(ZERO[:1])
+def test_data_and_the_generators_step_are_unchanged():
+    buffer = buffer_of(8, 1.0)
+    state = buffer.init(ZERO[:1])
     for step in range(4):
-        real, _, state = remedy.shown({}, state, jax.random.key(0), ZERO + 7, fresh(step))
+        real, _, state = buffer.in_discriminator_step(
+            {}, state, jax.random.key(0), ZERO + 7, fresh(step)
+        )
         np.testing.assert_array_equal(real, ZERO + 7)
-        np.testing.assert_array_equal(remedy.judged(state, jax.random.key(0), ZERO), ZERO)
+        np.testing.assert_array_equal(
+            buffer.in_generator_step(state, jax.random.key(0), ZERO), ZERO
+        )
 
 
 def test_what_cannot_be_kept_is_refused():

@@ -12,7 +12,8 @@ from gengen.gan import resnet_gan
 from gengen.gan.regularization import r1
 from gengen.gan.resnet_gan import Block
 
-CFG = resnet_gan.Config(shape=(4, 4, 1), channels=(2,), latent=3, batch_size=4)
+CFG = resnet_gan.Config(shape=(4, 4, 1), channels=(2,), latent_dim=3, batch_size=4,
+                        learning_rate=1e-4, discriminator_learning_rate=1e-4)  # fmt: skip
 X = np.tanh(np.random.default_rng(0).normal(size=(4, 4, 4, 1))).astype(np.float32)
 
 
@@ -71,8 +72,7 @@ def test_the_papers_networks():
     dense = jax.eval_shape(played.generator.init, jax.random.key(0), z)["params"]["Dense_0"]
     assert dense["kernel"].shape == (256, 4 * 4 * 1024)
     assert [(p.name) for p in played.penalties] == ["r1"]
-    default = resnet_gan.Config()
-    assert (default.gamma, default.ema_decay, default.b1, default.b2) == (10, 0.999, 0, 0.99)
+    assert (cfg.r1, cfg.ema_decay, cfg.b1, cfg.b2) == (10, 0.999, 0, 0.99)
 
 
 def test_the_optimiser_can_be_adam():
@@ -99,7 +99,7 @@ def test_an_optimiser_given_takes_its_place():
         (dict(shape=(9, 8, 1), channels=(4, 8)), "Config.shape"),
         (dict(channels=()), "Config.channels"),
         (dict(optimizer="sgd"), "Config.optimizer"),
-        (dict(gamma=-1.0), "Config.gamma"),
+        (dict(r1=-1.0), "Config.r1"),
     ],
 )
 def test_an_impossible_config_is_refused(change, message):

@@ -5,17 +5,21 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from gengen.compile import compile_step
 from gengen.gan import wgan
+from gengen.gan.game import STATES, play
+from gengen.gan.regularization import instance_noise, r1
+from gengen.gan.replay import replay
 from gengen.optim import ascend, clip_weights
-from gengen.steps import method as close
+from gengen.steps import method as build
 from gengen.steps import player
 
-CFG = wgan.Config(shape=(2,), widths=(16, 16), latent=4, m=16, n_critic=3)
+CFG = wgan.Config(shape=(2,), hidden=(16, 16), latent_dim=4, critic_batch_size=16, n_critic=3)
 
 
 def points(num, seed=0):
@@ -30,7 +34,7 @@ def test_one_step_is_algorithm_1_by_hand():
     key = jax.random.key(5)
     got, metrics = jax.jit(method.train_step)(key, state, {"x": x})
 
-    lr, decay, eps = CFG.learning_rate, 0.99, 1e-8
+    m, lr, decay, eps = CFG.critic_batch_size, CFG.learning_rate, 0.99, 1e-8
     f, g = (jax.tree.map(np.float64, state.params[name]) for name in ("critic", "generator"))
     critic_key, generator_key = jax.random.split(jax.random.fold_in(key, 0))
 
@@ -55,8 +59,8 @@ def test_one_step_is_algorithm_1_by_hand():
         return {"MLP_0": grads}, d
 
     def noise(k):
-        keys = jax.vmap(lambda i: jax.random.fold_in(k, i))(jnp.arange(CFG.m))
-        return np.float64(jax.vmap(lambda k: jax.random.normal(k, (CFG.latent,)))(keys))
+        keys = jax.vmap(lambda i: jax.random.fold_in(k, i))(jnp.arange(m))
+        return np.float64(jax.vmap(lambda k: jax.random.normal(k, (CFG.latent_dim,)))(keys))
 
     def rmsprop(params, grads, nu):
         nu = jax.tree.map(lambda n, d: decay * n + (1 - decay) * d**2, nu, grads)
@@ -69,14 +73,14 @@ def test_one_step_is_algorithm_1_by_hand():
         fake = forward(g, noise(move_key))[0]
         (on_real, in_real), (on_fake, in_fake) = forward(f, real), forward(f, fake)
         gaps.append(on_real.mean() - on_fake.mean())
-        up, _ = backward(f, in_real, np.full((CFG.m, 1), 1 / CFG.m))
-        down, _ = backward(f, in_fake, np.full((CFG.m, 1), -1 / CFG.m))
+        up, _ = backward(f, in_real, np.full((m, 1), 1 / m))
+        down, _ = backward(f, in_fake, np.full((m, 1), -1 / m))
         grads = jax.tree.map(lambda a, b: -(a + b), up, down)  # minus: RMSProp descends
         f, nu = rmsprop(f, grads, nu)
-        f = jax.tree.map(lambda w: np.clip(w, -CFG.c, CFG.c), f)
+        f = jax.tree.map(lambda w: np.clip(w, -CFG.weight_clip, CFG.weight_clip), f)
     fake, in_g = forward(g, noise(generator_key))
     on_fake, in_f = forward(f, fake)
-    _, d_fake = backward(f, in_f, np.full((CFG.m, 1), -1 / CFG.m))
+    _, d_fake = backward(f, in_f, np.full((m, 1), -1 / m))
     grads, _ = backward(g, in_g, d_fake)
     g_new, _ = rmsprop(g, grads, jax.tree.map(np.zeros_like, g))
 
@@ -102,23 +106,20 @@ def test_every_critic_weight_stays_within_c():
         state, _ = step(jax.random.key(1), state, {"x": points(48, seed)})
         largest = max(np.abs(w).max() for w in jax.tree.leaves(state.params["critic"]))
         # p + (q - p) may miss q by one rounding of the larger of the two.
-        assert largest <= CFG.c * (1 + 2**-22)
-    assert largest > 0.99 * CFG.c  # and the bound is felt
+        assert largest <= CFG.weight_clip * (1 + 2**-22)
+    assert largest > 0.99 * CFG.weight_clip  # and the bound is felt
 
 
 def train_critic(real, fake, c=0.1, steps=800):
     """A critic alone, on two fixed sets: the gap it reaches, and its Lipschitz bound."""
-    cfg = wgan.Config(shape=(2,), widths=(64, 64), c=c)
-    critic = wgan.Critic(cfg)
+    critic = wgan.game(wgan.Config(shape=(2,), hidden=(64, 64))).discriminator
 
     def gap(params, mutables, key, batch):
         f = lambda x: jnp.mean(jnp.asarray(critic.apply({"params": params["critic"]}, x)))  # noqa: E731
         return f(batch["x"]) - f(batch["fake"]), ({}, mutables)
 
-    import optax
-
     tx = optax.chain(ascend(optax.rmsprop(2e-3, decay=0.99)), clip_weights(c))
-    method = close(
+    method = build(
         lambda key, batch: {"params": {"critic": critic.init(key, batch["x"])["params"]}},
         player("critic", gap, tx),
     )
@@ -156,8 +157,6 @@ def test_the_gap_bounds_and_orders_as_the_wasserstein_distance():
 
 def test_each_players_move_leaves_the_other_alone():
     frozen = dataclasses.replace(CFG, n_critic=1)
-    import optax
-
     method = wgan.method(frozen, optax.set_to_zero())
     state = method.init(jax.random.key(0), {"x": points(16)})
     new, _ = jax.jit(method.train_step)(jax.random.key(0), state, {"x": points(16)})
@@ -166,7 +165,8 @@ def test_each_players_move_leaves_the_other_alone():
 
 def test_learns_a_shifted_gaussian():
     """Learning test: the samples' mean must come near the data's, from 3 away."""
-    cfg = wgan.Config(shape=(2,), widths=(32, 32), latent=4, m=64, c=0.05, learning_rate=1e-3)
+    cfg = wgan.Config(shape=(2,), hidden=(32, 32), latent_dim=4, critic_batch_size=64,
+                      weight_clip=0.05, learning_rate=1e-3)  # fmt: skip
     method, rng = wgan.method(cfg), np.random.default_rng(0)
     data = lambda: {"x": (rng.normal(size=(cfg.batch_size, 2)) * 0.5 + [3, -1]).astype("f")}  # noqa: E731
     state, step = method.init(jax.random.key(0), data()), compile_step(method.train_step)
@@ -177,8 +177,9 @@ def test_learns_a_shifted_gaussian():
 
 
 def test_config_counts_what_a_step_eats():
-    assert wgan.Config().batch_size == 64 * 5
-    assert (wgan.Config().c, wgan.Config().learning_rate) == (0.01, 5e-5)  # Algorithm 1
+    assert wgan.Config(critic_batch_size=6, n_critic=3).batch_size == 18
+    paper = wgan.Config.paper()  # Algorithm 1
+    assert (paper.batch_size, paper.weight_clip, paper.learning_rate) == (64 * 5, 0.01, 5e-5)
 
 
 def test_a_batch_that_cannot_be_split_is_refused():
@@ -191,12 +192,43 @@ def test_a_batch_that_cannot_be_split_is_refused():
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(c=0.0), "Config.c"),
+        (dict(weight_clip=0.0), "Config.weight_clip"),
         (dict(n_critic=0), "Config.n_critic"),
         (dict(shape=(4, 4)), "Config.shape"),
-        (dict(channels=()), "Config.channels"),
+        (dict(critic_batch_size=0), "Config.critic_batch_size"),
     ],
 )
 def test_an_impossible_config_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(CFG, **change)
+
+
+def test_a_penalty_and_a_transform_combine_with_the_critic():
+    """The composed critic loss has its penalty; the buffer moves; the clipped weights stay."""
+    parts = {"penalties": (r1(0.5),), "transforms": (instance_noise(0.1), replay(32))}
+    composed = dataclasses.replace(wgan.game(CFG), **parts)
+    tx = optax.rmsprop(CFG.learning_rate, decay=0.99)
+    method = play(composed, optax.chain(tx, clip_weights(CFG.weight_clip)), tx, CFG.n_critic)
+    state = method.init(jax.random.key(0), {"x": points(48)})
+    state, metrics = jax.jit(method.train_step)(jax.random.key(1), state, {"x": points(48)})
+    gap = float(metrics["fake_logit"] - metrics["real_logit"])
+    assert float(metrics["r1"]) > 0
+    assert float(metrics["critic_loss"]) == pytest.approx(gap + float(metrics["r1"]), abs=1e-5)
+    assert int(state.mutables[STATES]["replay"]["filled"]) == 32
+    weights = jax.tree.leaves(state.params["critic"])
+    assert max(np.abs(w).max() for w in weights) <= CFG.weight_clip * (1 + 2**-22)
+    assert wgan.sample(CFG, state.variables, jax.random.key(2), 3).shape == (3, 2)
+
+
+def test_the_losses_of_algorithm_1_take_penalties_and_transforms():
+    """The critic maximises the gap less the penalty."""
+    plain = wgan.game(CFG)
+    state = wgan.method(CFG).init(jax.random.key(0), {"x": points(16)})
+    penalised = dataclasses.replace(plain, penalties=(r1(0.5),))
+    key, batch = jax.random.key(3), {"x": points(16)}
+    gap, _ = wgan.algorithm_1(plain)["critic"](state.params, {}, key, batch)
+    less, (metrics, _) = wgan.algorithm_1(penalised)["critic"](state.params, {}, key, batch)
+    assert float(less) == pytest.approx(float(gap) - float(metrics["r1"]), rel=1e-5)
+    noisy = dataclasses.replace(plain, transforms=(instance_noise(1.0),))
+    other, _ = wgan.algorithm_1(noisy)["critic"](state.params, {}, key, batch)
+    assert abs(float(other) - float(gap)) > 1e-4

@@ -11,8 +11,8 @@ from flax import linen as nn
 
 from gengen.gan import game, wgan_gp
 from gengen.gan.dirac import Slope
-from gengen.gan.game import Game, moves
-from gengen.steps import method as close
+from gengen.gan.game import Game, player_losses
+from gengen.steps import method as build
 from gengen.steps import player
 from tests.gan.smooth import FAKE, KEY, REAL, D, slopes, uniform
 
@@ -69,8 +69,8 @@ def test_between_two_points_the_gap_is_known(theta, weight):
     """θ(1 + θ/(2λ)), where W₁ is θ: a critic of one slope, trained until it rests."""
     played = Game(At(theta), Slope(), (1,), 1, wgan_gp.wasserstein(),
                   (wgan_gp.gradient_penalty(weight),))  # fmt: skip
-    loss = moves(played)["discriminator"]
-    method = close(
+    loss = player_losses(played)["discriminator"]
+    method = build(
         game.init_variables(played), player("discriminator", loss, optax.sgd(0.2 / weight))
     )
     data = {"x": jnp.zeros((4, 1))}
@@ -87,14 +87,14 @@ def test_between_two_points_the_gap_is_known(theta, weight):
 
 
 def test_the_papers_numbers():
-    cfg = wgan_gp.Config()
-    assert (cfg.penalty, cfg.n_critic, cfg.b1, cfg.b2) == (10, 5, 0, 0.9)
-    assert cfg.learning_rate == cfg.discriminator_rate == 1e-4
+    cfg = wgan_gp.Config.paper()
+    assert (cfg.gradient_penalty, cfg.n_critic, cfg.b1, cfg.b2) == (10, 5, 0, 0.9)
+    assert cfg.learning_rate == cfg.discriminator_learning_rate == 1e-4
 
 
 @pytest.mark.parametrize(
     "change, message",
-    [(dict(penalty=-1.0), "Config.penalty"), (dict(n_critic=0), "n_critic"),
+    [(dict(gradient_penalty=-1.0), "Config.gradient_penalty"), (dict(n_critic=0), "n_critic"),
      (dict(batch_size=7), "Config.batch_size")],
 )  # fmt: skip
 def test_an_impossible_config_is_refused(change, message):
