@@ -74,7 +74,7 @@ def theirs(cfg: dcgan.Config, images: np.ndarray) -> tuple[Step, int]:
         return [nn.BatchNorm2d(features, eps=1e-5)]
 
     up: dict[str, Any] = dict(stride=2, padding=1)
-    g: list[Any] = [nn.ConvTranspose2d(cfg.latent, widths[0], coarse, bias=False)]
+    g: list[Any] = [nn.ConvTranspose2d(cfg.latent_dim, widths[0], coarse, bias=False)]
     for before, after in zip(widths, widths[1:], strict=False):
         g += [*norm(before), nn.ReLU(True)]
         g += [nn.ConvTranspose2d(before, after, KERNEL, bias=False, **up)]
@@ -98,7 +98,7 @@ def theirs(cfg: dcgan.Config, images: np.ndarray) -> tuple[Step, int]:
 
     def run() -> None:
         of_d.zero_grad()
-        fake = G(torch.randn(len(images), cfg.latent, 1, 1))
+        fake = G(torch.randn(len(images), cfg.latent_dim, 1, 1))
         (loss(D(real).flatten(), ones) + loss(D(fake.detach()).flatten(), zeros)).backward()
         of_d.step()
         of_g.zero_grad()

@@ -34,32 +34,17 @@ class Way(NamedTuple):
     steps: int
 
 
-SMALL: dict[str, Any] = dict(channels=(32, 64), latent=64, batch_size=64)
+PAPER_RATES: dict[str, Any] = dict(
+    learning_rate=2e-4, discriminator_learning_rate=2e-4, ema_decay=0.99
+)
 WAYS = {
-    "dcgan": Way(dcgan, dcgan.Config(**SMALL, ema_decay=0.99), 3000),
-    "lsgan": Way(lsgan, lsgan.Config(**SMALL, ema_decay=0.99), 3000),
-    "wgan": Way(
-        wgan, wgan.Config(channels=(32, 64), latent=64, m=32, n_critic=5, learning_rate=2e-4), 1500
-    ),
-    "wgan_gp": Way(
-        wgan_gp,
-        wgan_gp.Config(channels=(32, 64), latent=64, batch_size=96, n_critic=3,
-                       learning_rate=5e-4, discriminator_rate=5e-4, ema_decay=0.99),
-        1500,
-    ),
-    "cgan": Way(
-        cgan,
-        cgan.Config(**SMALL, projection=True, learning_rate=5e-4, discriminator_rate=5e-4,
-                    ema_decay=0.995),
-        3000,
-    ),
-    "resnet_gan": Way(
-        resnet_gan,
-        resnet_gan.Config(channels=(16, 32, 32), latent=64, batch_size=32, learning_rate=5e-4,
-                          discriminator_rate=5e-4, ema_decay=0.995),
-        1500,
-    ),
-}  # fmt: skip
+    "dcgan": Way(dcgan, dcgan.Config(**PAPER_RATES), 3000),
+    "lsgan": Way(lsgan, lsgan.Config(**PAPER_RATES), 3000),
+    "wgan": Way(wgan, wgan.Config(), 1500),
+    "wgan_gp": Way(wgan_gp, wgan_gp.Config(ema_decay=0.99), 1500),
+    "cgan": Way(cgan, cgan.Config(), 3000),
+    "resnet_gan": Way(resnet_gan, resnet_gan.Config(), 1500),
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Mode collapse, counted: a GAN and seven remedies where the modes of the data are known.
+"""Mode collapse, counted: a GAN and seven variants where the modes of the data are known.
 
 Data: `ring8` and `grid25`, Gaussians in the plane, and stacked digits, three digits of mnist5k in
 the colour channels of an image: 1,000 modes, read by the shipped classifier. Every way has the same
@@ -50,7 +50,7 @@ class Problem(NamedTuple):
 
     data: Callable[[], Dataset]
     modes: Callable[[np.ndarray], modes.Modes]
-    players: dict[str, Any]  # networks and batches, as `gan.Config` has them
+    networks: dict[str, Any]  # and batches: fields of `gan.Config`
     steps: int
     rate: float  # of Adam at first
     gamma: float  # of R1
@@ -73,11 +73,16 @@ def stacked_modes(x: np.ndarray) -> modes.Modes:
 
 
 PLANE: dict[str, Any] = dict(
-    shape=(2,), latent=2, widths=(128, 128), batch_size=256, ema_decay=0.99
+    shape=(2,), latent_dim=2, hidden=(128, 128), batch_size=256, ema_decay=0.99
 )
-DEEPER = PLANE | dict(widths=(128, 128, 128), ema_decay=0.999)
+DEEPER = PLANE | dict(hidden=(128, 128, 128), ema_decay=0.999)
 IMAGES: dict[str, Any] = dict(
-    shape=(28, 28, 3), latent=64, channels=(24, 48), widths=(128,), batch_size=64, ema_decay=0.99
+    shape=(28, 28, 3),
+    latent_dim=64,
+    channels=(24, 48),
+    hidden=(128,),
+    batch_size=64,
+    ema_decay=0.99,
 )
 PROBLEMS = {
     "ring8": Problem(lambda: in_memory("ring8"), modes.ring8, PLANE, 8000, 1e-3, 0.1),
@@ -121,7 +126,7 @@ def played(game: Game, method: Method) -> Way:
 
 def ways(p: Problem, steps: int) -> dict[str, Callable[[], Way]]:
     """All of them by name."""
-    cfg = gan.Config(**p.players)
+    cfg = gan.Config(**p.networks)
     game, replace = gan.game(cfg), dataclasses.replace
 
     def adam(steps: int, b1: float = 0.5) -> optax.GradientTransformation:
@@ -131,30 +136,32 @@ def ways(p: Problem, steps: int) -> dict[str, Callable[[], Way]]:
         changed = replace(game, **parts)
         return played(changed, play(changed, adam(steps), adam(steps), ema_decay=cfg.ema_decay))
 
-    def told_of_the_batch(layer: str) -> Way:
-        settings = minibatch.Config(**p.players, layer=layer, kernels=8, dims=4, group=32)
+    def comparing_rows(layer: str) -> Way:
+        settings = minibatch.Config(
+            **p.networks, layer=layer, num_kernels=8, kernel_dim=4, group_size=32
+        )
         return with_parts(discriminator=minibatch.game(settings).discriminator)
 
     def wasserstein_gp() -> Way:
-        settings = {**p.players, "batch_size": p.critic * cfg.batch_size}
+        settings = {**p.networks, "batch_size": p.critic * cfg.batch_size}
         game = wgan_gp.game(wgan_gp.Config(**settings, n_critic=p.critic))
         game = replace(game, losses=wasserstein(), penalties=(gradient_penalty(p.penalty),))
         txs = adam(p.critic * steps, b1=0.0), adam(steps, b1=0.0)
         return played(game, play(game, *txs, n_critic=p.critic, ema_decay=cfg.ema_decay))
 
     def boosted() -> Way:
-        several = adagan.Config(**p.players, T=p.generators)
+        several = adagan.Config(**p.networks, num_generators=p.generators)
         return Way(adagan.stages(several, adam(steps)), lambda *rest: adagan.sample(several, *rest))
 
     def through_a_lens() -> Way:
-        settings = tempered.Config(**p.players, fade=steps)
+        settings = tempered.Config(**p.networks, fade_steps=steps)
         return played(tempered.game(settings), tempered.method(settings, adam(steps)))
 
     return {
         "GAN": with_parts,
-        "minibatch discrimination": lambda: told_of_the_batch("discrimination"),
-        "minibatch deviation": lambda: told_of_the_batch("deviation"),
-        "experience replay": lambda: with_parts(remedies=(replay(16 * cfg.batch_size),)),
+        "minibatch discrimination": lambda: comparing_rows("discrimination"),
+        "minibatch deviation": lambda: comparing_rows("deviation"),
+        "experience replay": lambda: with_parts(transforms=(replay(16 * cfg.batch_size),)),
         "AdaGAN": boosted,
         "WGAN-GP": wasserstein_gp,
         "R1": lambda: with_parts(penalties=(r1(p.gamma),)),
@@ -194,7 +201,7 @@ def figures(problem: str, way: str, seed: int, steps: int, folder: Path) -> dict
     start, p = time.monotonic(), PROBLEMS[problem]
     found, data = ways(p, steps)[way](), p.data()
     before: dict[str, TrainState] = {}
-    batch = p.players["batch_size"] * (p.critic if way == "WGAN-GP" else 1)
+    batch = p.networks["batch_size"] * (p.critic if way == "WGAN-GP" else 1)
     for i, stage in enumerate(found.stages):
         own = stage.data(before, data)
         assert isinstance(own, Dataset)

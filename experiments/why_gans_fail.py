@@ -2,8 +2,8 @@
 
 Arjovsky & Bottou 2017, *Towards Principled Methods for Training GANs* (1701.04862), figures 2-4.
 
-Lines: the data are (0, u), the samples (θ, u), u ~ N(0, 1), θ = 1: two laws on lines apart, as
-images lie on thin sets of pixel space. JS, TV and KL do not depend on θ ≠ 0, W₁ does. 32
+Lines: the data are (0, u), the samples (θ, u), u ~ N(0, 1), θ = 1: two distributions on separate
+lines, as images lie on thin sets of pixel space. JS, TV and KL do not depend on θ ≠ 0, W₁ does. 32
 discriminators are trained, the samples held still; after each hundred steps: the share of examples
 that D is right about, and dL/dθ by each loss of the generator, its size and how far it differs from
 one discriminator to another. Beside it, instance noise: both lines blurred, they overlap.
@@ -76,19 +76,19 @@ from scipy.stats import norm
 
 from gengen import divergences, loop
 from gengen.data import Dataset
-from gengen.gan import gan, players
+from gengen.gan import gan, networks
 from gengen.gan.game import (
     Game,
-    criticise,
+    discriminate,
     generator_loss,
     init_variables,
-    moves,
     play,
-    show,
+    player_losses,
+    transform_inputs,
 )
 from gengen.gan.regularization import instance_noise
 from gengen.runs.config import describe as settings
-from gengen.steps import method as close
+from gengen.steps import method as build
 from gengen.steps import player
 from gengen.types import Array, Method
 
@@ -97,7 +97,7 @@ THETA, SIGMA = 1.0, 0.5  # the lines' distance; the deviation of instance noise
 BATCH, SEEDS = 256, 32  # examples a step; discriminators
 LOSSES = ("minimax", "nonsaturating", "kl")  # of the generator
 SLOPE = "size of dL/dθ", "deviation of dL/dθ"
-WIDTHS = (64, 64)  # of each discriminator
+HIDDEN = (64, 64)  # of each discriminator
 WEIGHTS, MEANS, DEVIATIONS = (np.array(v) for v in ([0.6, 0.4], [-2.0, 2.0], [0.5, 0.8]))
 GRID = np.linspace(-10, 10, 4001)
 DX = GRID[1] - GRID[0]
@@ -156,15 +156,15 @@ def main(args: Settings) -> None:
 
 def lines_apart(sigma: float = 0.0) -> Game:
     """Data (0, u), samples (θ, u); with instance noise of deviation sigma, if any."""
-    discriminator = players.Discriminator(widths=WIDTHS)
-    remedies = (instance_noise(sigma),) if sigma else ()
-    return Game(Line(), discriminator, (2,), 1, gan.LOSSES["minimax"], remedies=remedies)
+    discriminator = networks.Discriminator(hidden=HIDDEN)
+    transforms = (instance_noise(sigma),) if sigma else ()
+    return Game(Line(), discriminator, (2,), 1, gan.LOSSES["minimax"], transforms=transforms)
 
 
 def still(game: Game) -> Method:
     """The discriminator alone moves."""
-    mine = player("discriminator", moves(game)["discriminator"], optax.adam(1e-3))
-    return close(init_variables(game), mine)
+    mine = player("discriminator", player_losses(game)["discriminator"], optax.adam(1e-3))
+    return build(init_variables(game), mine)
 
 
 def line(key: jax.Array, num: int) -> dict[str, Array]:
@@ -211,8 +211,8 @@ def measured(game: Game, state: Any, key: jax.Array) -> dict[str, Array]:
         found[name] = slopes["generator"]["theta"]
     noise_key, key = jax.random.split(key)
     generated = batch["x"].at[:, 0].set(state.params["generator"]["theta"])
-    real, fake, _ = show(game, state.variables, noise_key, batch["x"], generated)
-    sure = criticise(game, state.variables, real), -criticise(game, state.variables, fake)
+    real, fake, _ = transform_inputs(game, state.variables, noise_key, batch["x"], generated)
+    sure = discriminate(game, state.variables, real), -discriminate(game, state.variables, fake)
     return found | {"right": (jnp.concatenate(sure) > 0).mean()}
 
 
@@ -267,7 +267,7 @@ def fits_by_descent() -> dict[str, tuple[float, float]]:
 
 def fit_by_game(args: Settings, out: Path) -> tuple[float, float]:
     """(m, s) that the game finds whose generator descends -ln(D/(1-D)): KL(q ‖ p) at D*."""
-    played = Game(Affine(), players.Discriminator(widths=WIDTHS), (1,), 1, gan.LOSSES["kl"])
+    played = Game(Affine(), networks.Discriminator(hidden=HIDDEN), (1,), 1, gan.LOSSES["kl"])
     steps = 3 * args.steps
     judge, mover = (
         optax.adam(optax.cosine_decay_schedule(rate, steps), b1=0.5) for rate in (5e-3, 5e-4)
@@ -277,7 +277,7 @@ def fit_by_game(args: Settings, out: Path) -> tuple[float, float]:
     parts = draw.choice(2, 50_000, p=WEIGHTS)
     x = MEANS[parts] + DEVIATIONS[parts] * draw.normal(size=len(parts))
     data = Dataset("two Gaussians", {"x": x[:, None].astype(np.float32)})
-    cfg = gan.Config(shape=(1,), latent=1, widths=WIDTHS, loss="kl", batch_size=BATCH)
+    cfg = gan.Config(shape=(1,), latent_dim=1, hidden=HIDDEN, loss="kl", batch_size=BATCH)
     state = loop.run(
         method, data, out=out, steps=steps, batch_size=BATCH, seed=args.seed,
         settings=settings(gan, cfg),

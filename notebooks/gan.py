@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -39,7 +41,7 @@ from PIL import Image as Pillow
 
 from gengen.compile import compile_step
 from gengen.data import batch_indices, load, to_batch
-from gengen.gan import dcgan, dirac, failing, game, gan, players
+from gengen.gan import dcgan, diagnostics, dirac, game, gan, networks
 from gengen.gan.regularization import r1
 from gengen.metrics import modes
 from gengen.viz.grid import grid
@@ -79,13 +81,13 @@ for panel, name in zip(axes.ravel(), names, strict=True):
 
 # %%
 ring = load("ring8")
-settings = gan.Config(shape=(2,), widths=(128, 128), latent=2, batch_size=256, ema_decay=0.99)
+settings = gan.Config(shape=(2,), hidden=(128, 128), latent_dim=2, batch_size=256, ema_decay=0.99)
 plain = gan.game(settings)
 steps = 20 if smoke else 6000
 figure, axes = plt.subplots(1, 2, figsize=(8, 4.2), layout="constrained")
 penalised = dataclasses.replace(plain, penalties=(r1(0.1),))
 for panel, played in zip(axes, (plain, penalised), strict=True):
-    method = game.play(played, *players.adam(settings), ema_decay=settings.ema_decay)
+    method = game.play(played, *networks.adam(settings), ema_decay=settings.ema_decay)
     state = method.init(jax.random.key(0), to_batch(ring.arrays, np.arange(256)))
     step = compile_step(method.train_step)
     for i in range(steps):
@@ -100,16 +102,16 @@ for panel, played in zip(axes, (plain, penalised), strict=True):
 
 # %% [markdown]
 # ## How does one see that a game fails?
-# Not by the losses: each is the other's success too. `discriminator_pull` says how unsure the
-# discriminator is (½: cannot tell, 0: saturated), `spread` how far samples lie apart (1: as the
-# data do, 0: collapsed). The training loop warns by them.
+# Not by the losses: each depends on the other player, too. `discriminator_gradient_signal` says how
+# uncertain the discriminator is (½: cannot tell, 0: saturated), `spread` how much samples vary (1:
+# as the data do, 0: collapsed). The training loop warns when they are too small.
 
 # %%
 last = {k: float(v) for k, v in metrics.items()}
-for name in ("discriminator_pull", "spread", "generator_gradient_norm"):
-    print(f"{name:25} {last[name]:.3g}")
-print("warnings:", failing.warn(last))
-print("of a collapsed one:", failing.warn(last | {"spread": 0.01}))
+for name in ("discriminator_gradient_signal", "spread", "generator_gradient_norm"):
+    print(f"{name:30} {last[name]:.3g}")
+print("warnings:", diagnostics.warn(last))
+print("of a collapsed one:", diagnostics.warn(last | {"spread": 0.01}))
 
 # %% [markdown]
 # ## Digits
@@ -118,7 +120,7 @@ print("of a collapsed one:", failing.warn(last | {"spread": 0.01}))
 # %%
 data = load("mnist5k")
 steps = 3 if smoke else 1500
-small = dcgan.Config(channels=(32, 64), latent=64, batch_size=64, ema_decay=0.99)
+small = dcgan.Config(channels=(32, 64), latent_dim=64, batch_size=64)
 method = dcgan.method(small)
 state = method.init(jax.random.key(0), to_batch(data.arrays, np.arange(small.batch_size)))
 step = compile_step(method.train_step)
