@@ -1,17 +1,22 @@
-r"""AR(p): linear regression of a series on its own past. AR(1) is the Gauss-Markov chain.
+r"""AR(p): linear regression of a series on its own past. With p = 1 it is the Gauss-Markov chain.
 
 Yule 1927, *On a Method of Investigating Periodicities in Disturbed Series* (Phil. Trans. A 226).
 
     x_t = c + Σ_i φ_i x_{t-i} + ε_t,    ε ~ N(0, σ²)
 
-The process is stable, and has a stationary distribution, if the eigenvalues of its companion matrix
-F lie inside the unit circle. Its mean is μ = c / (1 - Σφ); the covariance Γ of p neighbours solves
+It is stable, and has a stationary distribution, if the eigenvalues of its companion matrix F lie
+inside the unit circle. The mean is μ = c / (1 - Σφ), and the covariance Γ of p neighbours solves
 
     Γ = F Γ Fᵀ + σ² e_1 e_1ᵀ       (p = 1: σ² / (1 - φ²))
 
-It is fitted by least squares, or by the Yule-Walker equations Σ_j γ_{i-j} φ_j = γ_i with the biased
-autocovariances γ̂ of the series, whose solution is always stable. The error of both estimators is
-N(0, σ² Γ⁻¹ / T) for long series.
+Estimators of φ, all with the error N(0, σ² Γ⁻¹ / T) for long series:
+
+    burg           reflection coefficients, one after the other (Burg 1975): always stable
+    yule_walker    Σ_j γ_{i-j} φ_j = γ_i with the biased autocovariances: always stable, but
+                   biased by order p/T, which is much for many short series
+    least_squares  not always stable
+
+An image is a series too: its H·W·C numbers row by row, each pixel's channels in turn.
 """
 
 from __future__ import annotations
@@ -32,42 +37,41 @@ from gengen.contract import unconditional as condition_of
 from gengen.types import Array, InputError, Key, PyTree, Shape, check_shape
 
 __all__ = [
-    "Config", "companion", "condition_of", "fit", "forecast", "is_stable", "log_prob", "sample",
-    "stationary",
+    "ESTIMATORS", "Config", "companion", "condition_of", "fit", "forecast", "is_stable",
+    "log_prob", "sample", "stationary",
 ]  # fmt: skip
 
 LOG_PROB = "exact"
-ESTIMATORS = ("least_squares", "yule_walker")
+ESTIMATORS = ("burg", "yule_walker", "least_squares")
+MAX_ORDER = 48  # of the default for images
 
 
 @dataclass(frozen=True)
 class Config(BaseConfig):
-    """Data, order and estimator."""
+    """The model and its fit."""
 
-    shape: Shape = (100,)  # of one example: (T,), a series
-    order: int = 1  # p, the number of past values that a value depends on; less than T
-    estimator: str = "least_squares"  # or "yule_walker"
+    shape: Shape = (100,)  # of one example: (T,), or (H, W, C), a series of T = H·W·C numbers
+    order: int = 1  # p, less than T
+    estimator: str = "burg"  # or "yule_walker", "least_squares"
 
     RENAMED: ClassVar[dict[str, str | None]] = {"p": "order", "how": "estimator"}
 
     @classmethod
     def paper(cls) -> Self:
-        """Return the model of the paper: AR(2) of the 176 yearly sunspot numbers of 1749-1924."""
+        """Return the paper's model of the yearly sunspot numbers 1749-1924: AR(2)."""
         return cls(shape=(176,), order=2, estimator="least_squares")
 
     @classmethod
     def for_task(cls, task: Task) -> Self:
-        """Return the default for series of any length above 1.
+        """Return the default; for an image, numbers depend on as many as a row has before them.
 
         Raises:
-            InputError: for images, and for vectors of one number.
+            InputError: for data of one dimension.
         """
-        if len(task.shape) != 1:
-            raise InputError(
-                "ar models series, an array [N, T]; images are modelled by pixelcnn, pixelrnn, "
-                "realnvp, made, ..."
-            )
-        return cls(shape=task.shape)
+        if len(task.shape) == 1:
+            return cls(shape=task.shape)
+        row = task.shape[1] * task.shape[2]
+        return cls(shape=task.shape, order=min(row, MAX_ORDER, row * task.shape[0] - 1))
 
     def __post_init__(self):
         """Check the fields.
@@ -76,41 +80,87 @@ class Config(BaseConfig):
             InputError: naming the field and its value.
         """
         check_positive(self, "order")
-        if len(self.shape) != 1 or self.shape[0] <= self.order:
+        if len(self.shape) not in (1, 3) or min(self.shape) < 1:
+            raise InputError(f"Config.shape = {self.shape}; it must be (T,) or (H, W, C)")
+        if length(self) <= self.order:
             raise InputError(
-                f"Config.shape = {self.shape}; it must be (T,), a series longer than order = "
-                f"{self.order}"
+                f"Config.shape = {self.shape} is a series of {length(self)} numbers; it must be "
+                f"longer than order = {self.order}"
             )
         if self.estimator not in ESTIMATORS:
             raise InputError(
-                f"Config.estimator = {self.estimator!r}; it must be one of {ESTIMATORS}"
+                f"Config.estimator = {self.estimator!r}; it must be one of {', '.join(ESTIMATORS)}"
             )
 
 
+def length(cfg: Config) -> int:
+    """Return the number T of values in a series."""
+    return int(np.prod(cfg.shape))
+
+
 def fit(cfg: Config, x: ArrayLike, key: Key) -> PyTree:
-    """Fit to series x [N, T] in float64.
+    """Fit to series x [N, *shape], in float64.
 
     Args:
         cfg: of the model.
-        x: the series.
-        key: unused.
+        x: the data.
+        key: not used.
 
     Returns:
-        {"params": {"c": [], "phi": φ [p], "variance": σ² []}}, float32.
+        The variables; "params" are c [], phi φ [p] and variance σ² [], in float32.
 
     Raises:
-        InputError: for another shape, numbers that are not finite, or a series without noise.
+        InputError: for another shape, non-finite numbers, or a constant or too short series.
     """
     data = np.asarray(check_shape({"x": x}, cfg.shape), np.float64)
+    data, p = data.reshape(len(data), -1), cfg.order
     if not np.isfinite(data).all():
-        raise InputError("x holds numbers that are not finite")
-    p = cfg.order
-    if data.size - len(data) * p <= p + 1 or np.ptp(data) == 0:
-        raise InputError(f"x is constant, or too short to fit order + 2 = {p + 2} numbers to")
-    estimate = _least_squares if cfg.estimator == ESTIMATORS[0] else _yule_walker
-    c, phi, variance = estimate(data, p)
+        raise InputError("x has non-finite numbers")
+    if np.ptp(data) == 0:
+        raise InputError("x is constant: there is nothing to fit")
+    if data.size - len(data) * p <= p + 1:
+        raise InputError(f"x is too short to fit the order + 2 = {p + 2} parameters to")
+    if cfg.estimator == "least_squares":
+        c, phi, variance = _least_squares(data, p)
+    else:
+        mean = data.mean()
+        phi, variance = (_burg if cfg.estimator == "burg" else _yule_walker)(data - mean, p)
+        phi = _stable_in_float32(phi)
+        c = mean * (1 - phi.sum())
     found = {"c": c, "phi": phi, "variance": max(variance, 1e-30)}
     return {"params": {name: jnp.asarray(value, jnp.float32) for name, value in found.items()}}
+
+
+def _burg(d: np.ndarray, p: int) -> tuple[np.ndarray, float]:
+    """Return φ and σ² of series [N, T] of mean 0, by forward and backward prediction errors."""
+    forward = backward = d
+    a, variance = np.ones(1), float(np.mean(d**2))  # x_t = -Σ a_i x_{t-i} + ε_t
+    for _ in range(p):
+        f, b = forward[:, 1:], backward[:, :-1]
+        power = np.sum(f**2 + b**2)
+        k = -2 * np.sum(f * b) / power if power > 0 else 0.0  # in [-1, 1]
+        forward, backward = f + k * b, b + k * f
+        a = np.append(a, 0) + k * np.append(a, 0)[::-1]
+        variance *= 1 - k**2
+    return -a[1:], variance
+
+
+def _yule_walker(d: np.ndarray, p: int) -> tuple[np.ndarray, float]:
+    """Return φ and σ² of series [N, T] of mean 0."""
+    T = d.shape[1]
+    gamma = np.array([np.mean(np.sum(d[:, lag:] * d[:, : T - lag], 1)) / T for lag in range(p + 1)])
+    lags = np.abs(np.subtract.outer(np.arange(p), np.arange(p)))
+    phi = np.linalg.solve(gamma[lags], gamma[1:])
+    return phi, float(gamma[0] - phi @ gamma[1:])
+
+
+def _stable_in_float32(phi: np.ndarray) -> np.ndarray:
+    """Return φ, or φ_i r^i with r < 1, so that rounding to float32 leaves the model stable."""
+    margin, found = 1e-6, phi
+    while not is_stable({"params": {"phi": np.float32(found)}}):
+        found = phi * (1 - margin) ** np.arange(1, len(phi) + 1)
+        margin *= 2
+    return found
 
 
 def _least_squares(x: np.ndarray, p: int) -> tuple[float, np.ndarray, float]:
@@ -120,23 +170,11 @@ def _least_squares(x: np.ndarray, p: int) -> tuple[float, np.ndarray, float]:
     return w[0], w[1:], float(np.mean((now - A @ w) ** 2))
 
 
-def _yule_walker(x: np.ndarray, p: int) -> tuple[float, np.ndarray, float]:
-    mean, T = x.mean(), x.shape[1]
-    d = x - mean
-    gamma = np.array([np.mean(np.sum(d[:, lag:] * d[:, : T - lag], 1)) / T for lag in range(p + 1)])
-    lags = np.abs(np.subtract.outer(np.arange(p), np.arange(p)))
-    phi = np.linalg.solve(gamma[lags], gamma[1:])
-    return mean * (1 - phi.sum()), phi, float(gamma[0] - phi @ gamma[1:])
-
-
 # --- a fitted model ------------------------------------------------------------------------------
 
 
 def companion(variables: PyTree) -> np.ndarray:
-    """Return the companion matrix F [p, p], float64.
-
-    (x_t, ..., x_{t-p+1}) = F (x_{t-1}, ..., x_{t-p}) + (c + ε_t, 0, ..., 0).
-    """
+    """Return F [p, p], float64: s_t = F s_{t-1} + (c + ε_t, 0, ...), s_t = (x_t ... x_{t-p+1})."""
     phi = np.asarray(variables["params"]["phi"], np.float64)
     return np.vstack([phi, np.eye(len(phi) - 1, len(phi))])
 
@@ -155,8 +193,8 @@ def stationary(variables: PyTree) -> tuple[float, np.ndarray]:
     if not is_stable(variables):
         size = np.abs(np.linalg.eigvals(companion(variables))).max()
         raise InputError(
-            f"an eigenvalue has modulus {size:.4g}, not below 1: this AR has no stationary "
-            "distribution"
+            f"an eigenvalue of size {size:.4g} ≥ 1: this AR has no stationary distribution; fit it "
+            'with estimator = "burg", which is always stable'
         )
     p, F = variables["params"], companion(variables)
     noise = np.zeros_like(F)
@@ -173,15 +211,20 @@ def log_prob(
     *,
     condition: PyTree = None,
 ) -> Array:
-    """Return ln p(x) for series x [N, T]: [N], in nats. `key` is unused.
+    """Return ln p(x): [B], in nats; the first p numbers have the stationary distribution.
 
-    The first p values have the stationary distribution.
+    Args:
+        cfg: of the model.
+        variables: fitted.
+        x: [B, *shape].
+        key: not used.
+        condition: None, as the model is unconditional.
     """
     refuse_condition(condition)
     x = jnp.asarray(check_shape({"x": x}, cfg.shape))
+    x, p = x.reshape(len(x), -1), cfg.order
     params, (mean, covariance) = variables["params"], stationary(variables)
     L = np.linalg.cholesky(covariance)
-    p = cfg.order
     first = (x[:, :p] - mean)[:, ::-1] @ jnp.asarray(np.linalg.inv(L).T, jnp.float32)
     log_std = 0.5 * jnp.log(params["variance"])
     past = sum(params["phi"][i] * x[:, p - 1 - i : -1 - i] for i in range(p))
@@ -192,24 +235,26 @@ def log_prob(
 def forecast(
     cfg: Config, variables: PyTree, x: ArrayLike, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean [N, steps] and standard deviation [steps] of the next values, float64.
+    """Return the mean [N, steps] and standard deviation [steps] of what follows, in float64.
 
-    The process need not be stable.
+    The model need not be stable.
 
     Args:
         cfg: of the model.
-        variables: of the fitted model.
-        x: series [N, T], T at least p.
-        steps: number of values.
+        variables: fitted.
+        x: series [N, p or more].
+        steps: number of values to forecast.
+
+    Raises:
+        InputError: for another shape of x, or no steps.
     """
-    past = np.asarray(x, np.float64)
-    if past.ndim != 2 or past.shape[1] < cfg.order or steps < 1:
-        raise InputError(
-            f"x has shape {past.shape} and steps = {steps}; they must be [N, ≥ {cfg.order}] and at "
-            "least 1"
-        )
+    past, p = np.asarray(x, np.float64), cfg.order
+    if past.ndim != 2 or past.shape[1] < p:
+        raise InputError(f"x has shape {past.shape}; it must be [N, {p} or more]")
+    if steps < 1:
+        raise InputError(f"steps = {steps}; it must be at least 1")
     params, F = variables["params"], companion(variables)
-    state, power = past[:, -cfg.order :][:, ::-1], np.eye(cfg.order)
+    state, power = past[:, -p:][:, ::-1], np.eye(p)
     means, psi = [], []
     for _ in range(steps):
         now = float(params["c"]) + state @ F[0]
@@ -223,12 +268,23 @@ def forecast(
 def sample(
     cfg: Config, variables: PyTree, key: Key, num: int, *, condition: PyTree = None
 ) -> Array:
-    """Return `num` stationary series: float32 [num, T]."""
+    """Sample stationary series: float32 [num, *shape], images clipped to [-1, 1].
+
+    Args:
+        cfg: of the model.
+        variables: fitted.
+        key: of the noise.
+        num: number of samples.
+        condition: None, as the model is unconditional.
+
+    Raises:
+        InputError: if the model is not stable, as one fitted by least squares may be.
+    """
     refuse_condition(condition)
     require_num(num)
     mean, covariance = stationary(variables)
     L = jnp.asarray(np.linalg.cholesky(covariance), jnp.float32)
-    eps, params = rng.normal(key, (num, *cfg.shape)), variables["params"]
+    eps, params = rng.normal(key, (num, length(cfg))), variables["params"]
     start = mean + eps[:, : cfg.order] @ L.T  # newest first
 
     def step(past: Array, eps: Array) -> tuple[Array, Array]:
@@ -236,4 +292,5 @@ def sample(
         return jnp.column_stack([x, past[:, :-1]]), x
 
     rest = jax.lax.scan(step, start, eps[:, cfg.order :].T)[1].T
-    return jnp.concatenate([start[:, ::-1], rest], axis=1)
+    x = jnp.concatenate([start[:, ::-1], rest], axis=1).reshape(num, *cfg.shape)
+    return jnp.clip(x, -1, 1) if len(cfg.shape) == 3 else x
