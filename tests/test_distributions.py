@@ -66,7 +66,7 @@ def test_draws_have_the_mean_and_the_entropy_of_the_density(name):
     kind, num = dist.likelihood(name), 20_000
     s = 0.05
     eta = jnp.tile(jnp.float32([[0.3, np.log(s)][: kind.parts]]), (num, 1))
-    x = np.float64(kind.draw(jax.random.key(0), eta))
+    x = np.float64(kind.sample(jax.random.key(0), eta))
     assert x.mean() == pytest.approx(float(kind.mean(eta[:1])[0, 0]), abs=4 * x.std() / num**0.5)
     entropy = {
         "gaussian": ss.norm(0, s).entropy(),
@@ -108,7 +108,7 @@ def test_kl_is_the_closed_form_and_the_monte_carlo_mean(full):
     num = 100_000
     for i in range(2):
         one = jax.tree.map(lambda a, i=i: jnp.repeat(a[i : i + 1], num, 0), q)
-        z = one.draw(jax.random.normal(jax.random.key(i), (num, 3)))
+        z = one.sample(jax.random.normal(jax.random.key(i), (num, 3)))
         ratio = np.float64(one.log_prob(z) - dist.standard_normal(z))
         assert ratio.mean() == pytest.approx(want[i], abs=4 * ratio.std() / num**0.5)
         # and the draws have the covariance LLᵀ: with σ² for σ they would not
@@ -124,7 +124,7 @@ def test_petals_are_a_density_and_its_draws():
         np.exp(np.float64(mixture.log_prob(jnp.float32(points)))).sum() * (side[1] - side[0]) ** 2
     )
     assert mass == pytest.approx(1, abs=2e-3)  # a grid of a quarter of the smallest deviation
-    z = np.float64(mixture.draw(jax.random.key(0), 20_000))
+    z = np.float64(mixture.sample(jax.random.key(0), 20_000))
     assert np.abs(z.mean(0)).max() < 0.05
     # E r² = radius² + along² + across²
     assert (z**2).sum(1).mean() == pytest.approx(4 + 0.49 + 0.04, rel=0.03)

@@ -1,25 +1,28 @@
 r"""AAE: the adversarial autoencoder.
 
 Makhzani, Shlens, Jaitly, Goodfellow & Frey 2016, *Adversarial Autoencoders* (1511.05644). An
-autoencoder whose codes, over the data, are to have the law p(z): the aggregated posterior
-q(z) = E_x q(z|x) is matched to p(z) by a discriminator D on codes. Each step, on one batch:
+autoencoder whose latents, over the data, are to have the distribution p(z): the aggregated
+posterior q(z) = E_x q(z|x) is matched to p(z) by a discriminator D of latents. Each step, on one
+batch:
 
-    reconstruction    e and d descend    E ‖x - d(e(x))‖²
-    regularisation    D climbs           E_p(z) ln D(z) + E_x ln (1 - D(e(x)))
-                      e climbs           E_x ln D(e(x))
+    reconstruction    e and d minimise    E ‖x - d(e(x))‖²
+    regularisation    D maximises         E_p(z) ln D(z) + E_x ln (1 - D(e(x)))
+                      e maximises         E_x ln D(e(x))
 
-each with an optimiser of its own. No density of p(z) is needed, only draws: a Gaussian, a mixture
-of ten 2-D Gaussians like petals, a Swiss roll. Given labels (§2.3), D sees the class beside the
-code, and the draw of that class from its own part of p(z), so that each petal, or each stretch of
-the roll, holds one class; where a label is negative, unknown, D sees an eleventh class and the draw
-is from all of p(z).
+each with its own optimiser. No density of p(z) is needed, only samples: of a Gaussian, a mixture of
+ten 2-D Gaussians like petals, or a Swiss roll. With labels (§2.3), D gets the class beside the
+latents, and p(z) is sampled in the part that belongs to the class, so that each petal, or each
+stretch of the roll, holds one class. For a negative label, which is unknown, D gets an extra class
+and z is sampled from all of p(z).
 
-Samples are d(z), z ~ p(z).
+Samples are d(z), z ~ p(z), or z ~ p(z | class).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +32,18 @@ from jax.typing import ArrayLike
 
 from gengen import distributions as dist
 from gengen import rng
+from gengen.contract import (
+    BaseConfig,
+    Task,
+    adapt,
+    check_labels,
+    refuse_condition,
+    require_num,
+)  # fmt: skip
 from gengen.nn.codec import Decoder, Encoder
 from gengen.nn.mlp import MLP
 from gengen.steps import Loss, Step, player, sequence
-from gengen.steps import method as close
+from gengen.steps import method as build
 from gengen.types import (
     Array,
     Batch,
@@ -44,110 +55,144 @@ from gengen.types import (
     TrainState,
     check_shape,
 )
+from gengen.xla import jit
 
 PRIORS = ("normal", "petals", "swiss_roll")
-PETALS = 10  # parts of the mixture
+PETALS = 10  # components of the mixture
 TURNS = 1.5  # of the Swiss roll, from three quarters of a turn on; its outer radius is 3
 THICKNESS = 0.1  # standard deviation of the roll
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(BaseConfig):
     """The paper's algorithm; networks of a size that a laptop trains."""
 
     shape: Shape = (28, 28, 1)  # of one example: (H, W, C) in [-1, 1], or (D,)
-    code: int = 2  # dimensions of z
+    latent_dim: int = 2  # dimensions of z
     prior: str = "normal"  # p(z): N(0, I), or in the plane "petals", "swiss_roll"
-    scale: float = 1.0  # by which p(z) is stretched
-    classes: int = 0  # labels are told to the discriminator; 0: they are not used
+    prior_scale: float = 1.0  # factor of p(z)'s samples
+    num_classes: int = 0  # of the labels that the discriminator gets; 0: they are not used
 
     channels: tuple[int, ...] = ()  # of the levels of e and d, for images; (): vectors of pixels
-    widths: tuple[int, ...] = (512, 512)  # hidden layers of e, and reversed of d
-    critic: tuple[int, ...] = (512, 512)  # hidden layers of D
+    hidden: tuple[int, ...] = (512, 512)  # hidden layers of e, and in reverse of d
+    discriminator_hidden: tuple[int, ...] = (512, 512)  # hidden layers of D
 
-    batch_size: int = 100  # examples a step
-    learning_rate: float = 3e-4  # of Adam, of the reconstruction and of D
-    # As fast as D, e runs ahead of it, and of the reconstruction: all codes are one spot. Not where
-    # D is told the classes: there 3e-4 is well, and sooner done.
-    encoder_rate: float = 1e-4  # of e's Adam in the game
-    b1: float = 0.5  # of Adam in the game: memory of the gradient, a step
+    batch_size: int = 100  # examples per step
+    learning_rate: float = 3e-4  # of Adam, of the reconstruction
+    # If e is as fast as D, it runs ahead of D and of the reconstruction: all latents collapse into
+    # a point. With labels 3e-4 works, and takes fewer steps.
+    encoder_learning_rate: float = 1e-4  # of e's Adam in the game
+    b1: float = 0.5  # of Adam in the game: decay of the gradient's average, per step
+    discriminator_learning_rate: float = 0.0  # of D's Adam; 0: learning_rate
 
-    @staticmethod
-    def paper() -> Config:
-        """The paper's networks, two layers of 1000 units each, for MNIST."""
-        return Config(widths=(1000, 1000), critic=(1000, 1000))
+    RENAMED: ClassVar[dict[str, str | None]] = {
+        "code": "latent_dim", "scale": "prior_scale", "classes": "num_classes", "widths": "hidden",
+        "critic": "discriminator_hidden", "encoder_rate": "encoder_learning_rate",
+    }  # fmt: skip
+
+    @classmethod
+    def paper(cls) -> Self:
+        """Return the paper's sizes for the likelihood of MNIST: two layers of 1000 units each.
+
+        Differences: the paper trains by SGD with momentum, and its decoder ends in a sigmoid.
+        """
+        return cls(
+            shape=(28, 28, 1), latent_dim=8, prior="normal", prior_scale=5.0, channels=(),
+            hidden=(1000, 1000), discriminator_hidden=(1000, 1000), batch_size=100,
+        )  # fmt: skip
+
+    @classmethod
+    def for_task(cls, task: Task) -> Self:
+        """Return the default for given data: a slow game beside a fast reconstruction."""
+        return dataclasses.replace(
+            adapt(cls(), task), learning_rate=1e-3, discriminator_learning_rate=1e-4,
+            encoder_learning_rate=1e-4,
+        )  # fmt: skip
 
     def __post_init__(self):
-        """Refuse what cannot work, naming the field."""
+        """Check the fields.
+
+        Raises:
+            InputError: naming the field and its value.
+        """
         if len(self.shape) not in (1, 3) or min(self.shape, default=0) < 1:
-            raise InputError(f"Config.shape = {self.shape}, but it is (H, W, C) or (D,)")
-        for name in ("code", "scale", "batch_size", "learning_rate", "encoder_rate"):
+            raise InputError(f"Config.shape = {self.shape}; it must be (H, W, C) or (D,)")
+        for name in (
+            "latent_dim", "prior_scale", "batch_size", "learning_rate", "encoder_learning_rate",
+        ):  # fmt: skip
             if not getattr(self, name) > 0:
-                raise InputError(f"Config.{name} = {getattr(self, name)}, but it is positive")
+                raise InputError(f"Config.{name} = {getattr(self, name)}; it must be positive")
+        if not self.discriminator_learning_rate >= 0:
+            raise InputError(
+                f"Config.discriminator_learning_rate = {self.discriminator_learning_rate}; it must "
+                "be at least 0"
+            )
         if self.prior not in PRIORS:
-            raise InputError(f"Config.prior = {self.prior!r}, not one of {PRIORS}")
-        if self.prior != "normal" and self.code != 2:
+            raise InputError(f"Config.prior = {self.prior!r}; it must be one of {PRIORS}")
+        if self.prior != "normal" and self.latent_dim != 2:
             raise InputError(
-                f"Config.prior = {self.prior!r} is in the plane: code = 2, not {self.code}"
+                f"Config.prior = {self.prior!r} needs latent_dim = 2, not {self.latent_dim}"
             )
-        if self.classes < 0 or (self.classes and self.prior == "normal"):
+        if self.num_classes < 0 or (self.num_classes and self.prior == "normal"):
             raise InputError(
-                f"Config.classes = {self.classes}, but only petals and swiss_roll have a part for "
-                "each class: set one of these priors, or classes=0"
+                f"Config.num_classes = {self.num_classes}, but only petals and swiss_roll have a "
+                "part for each class: set one of these priors, or num_classes=0"
             )
-        if self.prior == "petals" and self.classes > PETALS:
-            raise InputError(f"Config.classes = {self.classes}, but there are {PETALS} petals")
+        if self.prior == "petals" and self.num_classes > PETALS:
+            raise InputError(
+                f"Config.num_classes = {self.num_classes}, but there are {PETALS} petals"
+            )
 
 
 # --- the networks --------------------------------------------------------------------------------
 
 
 def encoder(cfg: Config) -> Encoder:
-    """E: x [B, *shape] → z [B, code]; deterministic, the simplest of the paper's three."""
-    return Encoder(cfg.shape, (cfg.code,), cfg.channels, widths=cfg.widths)
+    """Return e: x [B, *shape] → z [B, latent_dim]; deterministic, the simplest of the paper's."""
+    return Encoder(cfg.shape, (cfg.latent_dim,), cfg.channels, hidden=cfg.hidden)
 
 
 def decoder(cfg: Config) -> Decoder:
-    """D: z [B, code] → x̂ [B, *shape]."""
-    return Decoder(cfg.shape, (cfg.code,), cfg.channels, widths=cfg.widths)
+    """Return d: z [B, latent_dim] → x̂ [B, *shape]."""
+    return Decoder(cfg.shape, (cfg.latent_dim,), cfg.channels, hidden=cfg.hidden)
 
 
 def discriminator(cfg: Config) -> MLP:
-    """The logit of D, of z and, given labels, the class: [B, code (+ classes + 1)] → [B, 1]."""
-    return MLP((*cfg.critic, 1))
+    """Return the logit of D: z, and with labels the class [B, num_classes + 1] → [B, 1]."""
+    return MLP((*cfg.discriminator_hidden, 1))
 
 
 def discriminate(cfg: Config, params: PyTree, z: Array, label: Array | None) -> Array:
-    """The logit of D(z) [B]: above 0 where z seems drawn from p(z)."""
+    """Return the logit of D(z) [B]: above 0 where z is more likely from p(z)."""
     if label is not None:
-        known = jnp.where(label < 0, cfg.classes, label)
-        z = jnp.concatenate([z, jax.nn.one_hot(known, cfg.classes + 1)], axis=1)
+        known = jnp.where(label < 0, cfg.num_classes, label)
+        z = jnp.concatenate([z, jax.nn.one_hot(known, cfg.num_classes + 1)], axis=1)
     return jnp.asarray(discriminator(cfg).apply({"params": params["discriminator"]}, z))[:, 0]
 
 
 # --- p(z) ----------------------------------------------------------------------------------------
 
 
-def draw_prior(cfg: Config, key: Key, num: int, label: Array | None = None) -> Array:
-    """Z ~ p(z) [num, code]; of p(z | label) where a label [num] is given and not negative."""
+def sample_prior(cfg: Config, key: Key, num: int, label: Array | None = None) -> Array:
+    """Sample z ~ p(z) [num, latent_dim], or p(z | label) where a label [num] is not negative."""
     which_key, noise_key = jax.random.split(key)
-    eps = rng.normal(noise_key, (num, cfg.code))
+    eps = rng.normal(noise_key, (num, cfg.latent_dim))
     if cfg.prior == "normal":
-        return cfg.scale * eps
-    parts = cfg.classes or PETALS
+        return cfg.prior_scale * eps
+    parts = cfg.num_classes or PETALS
     u = parts * rng.uniform(which_key, (num,))
     part = jnp.minimum(jnp.floor(u), parts - 1)
     within = u - part
     if label is not None:
         part = jnp.where(label < 0, part, label)
     if cfg.prior == "swiss_roll":
-        return cfg.scale * (swiss_roll((part + within) / parts) + THICKNESS * eps)
+        return cfg.prior_scale * (swiss_roll((part + within) / parts) + THICKNESS * eps)
     mixture, k = dist.petals(PETALS), part.astype(jnp.int32)
-    return cfg.scale * (mixture.means[k] + jnp.einsum("bij,bj->bi", mixture.factors[k], eps))
+    return cfg.prior_scale * (mixture.means[k] + jnp.einsum("bij,bj->bi", mixture.factors[k], eps))
 
 
 def swiss_roll(u: Array) -> Array:
-    """The points of the spiral, from the inner end, u = 0, to the outer, u = 1: [B] → [B, 2]."""
+    """Return points of the spiral, from the inner end, u = 0, to the outer, u = 1: [B] → [B, 2]."""
     angle = 2 * np.pi * (0.75 + TURNS * u)
     radius = 3 * angle / (2 * np.pi * (0.75 + TURNS))
     return radius[:, None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
@@ -156,63 +201,112 @@ def swiss_roll(u: Array) -> Array:
 # --- what the model can do -----------------------------------------------------------------------
 
 
-def encode(cfg: Config, variables: PyTree, x: ArrayLike) -> Array:
-    """The codes of x [B, *shape]: [B, code]."""
-    return _encode(cfg, variables["params"], check_shape({"x": x}, cfg.shape))
+def condition_of(cfg: Config, batch: Batch) -> Array | None:
+    """Return the labels [B] of a batch if `cfg.num_classes` is above 0; negative: unknown."""
+    return _labels(cfg, batch)
 
 
-def decode(cfg: Config, variables: PyTree, z: ArrayLike) -> Array:
-    """What codes z [B, code] stand for: [B, *shape], images in [-1, 1].
+def _check(cfg: Config, condition: ArrayLike | None, num: int) -> Array | None:
+    """Return a condition as labels [num], or None; negative: unknown."""
+    if not cfg.num_classes:
+        refuse_condition(condition)
+    if condition is None:
+        return None
+    labels = jnp.asarray(condition)
+    return jnp.where(labels < 0, -1, check_labels(jnp.maximum(labels, 0), num, cfg.num_classes))
+
+
+def encode(
+    cfg: Config, variables: PyTree, x: ArrayLike, *, condition: ArrayLike | None = None
+) -> Array:
+    """Return the latents of x [B, *shape]: [B, latent_dim].
+
+    Args:
+        cfg: of the model.
+        variables: of the trained model.
+        x: images in [-1, 1], or vectors.
+        condition: labels [B], which only the prior depends on; checked, and not used here.
+    """
+    z = _encode(cfg, variables["params"], check_shape({"x": x}, cfg.shape))
+    _check(cfg, condition, len(z))
+    return z
+
+
+def decode(
+    cfg: Config, variables: PyTree, z: ArrayLike, *, condition: ArrayLike | None = None
+) -> Array:
+    """Return d(z) for z [B, latent_dim]: [B, *shape], images in [-1, 1].
+
+    Args:
+        cfg: of the model.
+        variables: of the trained model.
+        z: latents.
+        condition: labels [B], which only the prior depends on; checked, and not used here.
 
     Raises:
-        InputError: for codes of another shape.
+        InputError: for latents of another shape.
     """
     z = jnp.asarray(z, jnp.float32)
-    if z.shape[1:] != (cfg.code,):
-        raise InputError(f"codes have shape {z.shape}, but Config.code is {cfg.code}: [B, code]")
+    if z.shape[1:] != (cfg.latent_dim,):
+        raise InputError(
+            f"latents have shape {z.shape}; they must be [B, latent_dim = {cfg.latent_dim}]"
+        )
+    _check(cfg, condition, len(z))
     x = _decode(cfg, variables["params"], z)
     return jnp.clip(x, -1, 1) if len(cfg.shape) == 3 else x
 
 
-def reconstruct(cfg: Config, variables: PyTree, x: ArrayLike) -> Array:
-    """d(e(x)) for x [B, *shape]: [B, *shape]."""
-    return decode(cfg, variables, encode(cfg, variables, x))
+def reconstruct(
+    cfg: Config, variables: PyTree, x: ArrayLike, *, condition: ArrayLike | None = None
+) -> Array:
+    """Return d(e(x)) for x [B, *shape]: [B, *shape]. See `encode`."""
+    return decode(cfg, variables, encode(cfg, variables, x), condition=condition)
 
 
-def sample(cfg: Config, variables: PyTree, key: Key, num: int) -> Array:
-    """Draw `num` samples d(z), z ~ p(z): float32 [num, *shape], images in [-1, 1]."""
-    if num < 1:
-        raise InputError(f"num = {num}, but at least 1 sample is drawn")
-    return decode(cfg, variables, draw_prior(cfg, key, num))
+def sample(
+    cfg: Config, variables: PyTree, key: Key, num: int, *, condition: ArrayLike | None = None
+) -> Array:
+    """Sample d(z), z ~ p(z): float32 [num, *shape], images in [-1, 1].
+
+    Args:
+        cfg: of the model.
+        variables: of the trained model.
+        key: of the samples.
+        num: number of samples.
+        condition: labels [num], if Config.num_classes is above 0: z is from the class's part of
+            p(z), for a negative label from all of it. None: all from all of it.
+    """
+    require_num(num)
+    return decode(cfg, variables, sample_prior(cfg, key, num, _check(cfg, condition, num)))
 
 
-@jax.jit(static_argnums=0)
+@jit(0, often=False)
 def _encode(cfg: Config, params: PyTree, x: Array) -> Array:
     return jnp.asarray(encoder(cfg).apply({"params": params["encoder"]}, x))
 
 
-@jax.jit(static_argnums=0)
+@jit(0, often=False)
 def _decode(cfg: Config, params: PyTree, z: Array) -> Array:
     return jnp.asarray(decoder(cfg).apply({"params": params["decoder"]}, z))
 
 
 def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Method:
-    """Reconstruction, then D, then e against D; `tx` in the place of Adam, for all three.
+    """Train by reconstruction, then D, then e against D; `tx` instead of Adam, for all three.
 
     Metrics: `reconstruction_loss`, the squared error of an example; `discriminator_loss` and
-    `encoder_loss`, in nats: ln 4 and ln 2 where D cannot tell codes from draws.
+    `encoder_loss`, in nats: ln 4 and ln 2 if D cannot tell latents from samples of p(z).
     """
-    rates = (cfg.learning_rate, cfg.encoder_rate)
+    rates = (cfg.discriminator_learning_rate or cfg.learning_rate, cfg.encoder_learning_rate)
     for_d, for_e = (tx or optax.adam(rate, b1=cfg.b1) for rate in rates)
 
     def init_variables(key: Key, batch: Batch) -> PyTree:
         x = check_shape(batch, cfg.shape)[:1]
-        keys, z = jax.random.split(key, 3), jnp.zeros((1, cfg.code))
-        seen = jnp.zeros((1, cfg.code + (cfg.classes + 1 if cfg.classes else 0)))
+        keys, z = jax.random.split(key, 3), jnp.zeros((1, cfg.latent_dim))
+        d_input = jnp.zeros((1, cfg.latent_dim + (cfg.num_classes + 1 if cfg.num_classes else 0)))
         params = {
             "encoder": encoder(cfg).init(keys[0], x)["params"],
             "decoder": decoder(cfg).init(keys[1], z)["params"],
-            "discriminator": discriminator(cfg).init(keys[2], seen)["params"],
+            "discriminator": discriminator(cfg).init(keys[2], d_input)["params"],
         }
         return {"params": params}
 
@@ -223,18 +317,18 @@ def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Metho
 
     def discrimination(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
         x, label = check_shape(batch, cfg.shape), _labels(cfg, batch)
-        z = draw_prior(cfg, key, x.shape[0], label)
+        z = sample_prior(cfg, key, x.shape[0], label)
         on_prior = discriminate(cfg, params, z, label)
-        on_codes = discriminate(cfg, params, _encode(cfg, params, x), label)
-        value = jax.nn.softplus(-on_prior).mean() + jax.nn.softplus(on_codes).mean()
+        on_latents = discriminate(cfg, params, _encode(cfg, params, x), label)
+        value = jax.nn.softplus(-on_prior).mean() + jax.nn.softplus(on_latents).mean()
         return value, ({}, mutables)
 
     def deception(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
         x = check_shape(batch, cfg.shape)
-        on_codes = discriminate(cfg, params, _encode(cfg, params, x), _labels(cfg, batch))
-        return jax.nn.softplus(-on_codes).mean(), ({}, mutables)
+        on_latents = discriminate(cfg, params, _encode(cfg, params, x), _labels(cfg, batch))
+        return jax.nn.softplus(-on_latents).mean(), ({}, mutables)
 
-    return close(
+    return build(
         init_variables,
         sequence(
             team("reconstruction", ("encoder", "decoder"), reconstruction,
@@ -246,17 +340,18 @@ def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Metho
 
 
 def _labels(cfg: Config, batch: Batch) -> Array | None:
-    if not cfg.classes:
+    if not cfg.num_classes:
         return None
     if "label" not in batch:
         raise InputError(
-            f'Config.classes > 0, but a batch has {sorted(batch)} and no "label": set classes=0'
+            f'Config.num_classes > 0, but a batch has {sorted(batch)} and no "label": set '
+            "num_classes=0"
         )
     return jnp.asarray(batch["label"])
 
 
 def team(name: str, members: tuple[str, ...], loss: Loss, tx: optax.GradientTransformation) -> Step:
-    """One move of several players who share an optimiser; the metrics are those of `player`."""
+    """Return a step of several players with one optimiser; the metrics are those of `player`."""
 
     def together(params: PyTree) -> PyTree:
         others = {k: v for k, v in params.items() if k not in members}

@@ -141,9 +141,10 @@ def map_shape(cfg: Config) -> Shape:
 def codec(cfg: Config) -> vae.Config:
     """Return the Config of the VAE."""
     return vae.Config(
-        shape=cfg.shape, code=map_shape(cfg), channels=cfg.codec_channels, strides=(),
-        likelihood=cfg.likelihood, scale="shared", sigma=0.5, sigma_min=1e-3,
-        binarise="dynamic", covariance="diagonal", prior="normal", beta=cfg.beta, draws=1,
+        shape=cfg.shape, latent_shape=map_shape(cfg), channels=cfg.codec_channels, strides=(),
+        likelihood=cfg.likelihood, scale_mode="shared", initial_scale=0.5, min_scale=1e-3,
+        binarise="dynamic", covariance="diagonal", prior="normal", beta=cfg.beta,
+        num_latent_samples=1,
         batch_size=cfg.batch_size, learning_rate=cfg.codec_learning_rate, ema_decay=0.999,
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A multilayer perceptron and its mirror: what autoencoders of vectors are made of."""
+"""A multilayer perceptron and its mirror image: the network of autoencoders of vectors."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 class MirrorMLP(nn.Module):
-    """Down through layers hᵢ = s(hᵢ₋₁Wᵢ + bᵢ), and back up through s(hᵢVᵢ + cᵢ).
+    """An encoder of layers hᵢ = s(hᵢ₋₁Wᵢ + bᵢ) and its mirrored decoder, of layers s(hᵢVᵢ + cᵢ).
 
-    The last layer up is affine: what its numbers mean (means, logits) is the model's affair.
+    The decoder's last layer is affine: the model says what its outputs mean (means, logits).
 
     Attributes:
-        widths: D, the hidden layers, and the dimension of the code.
+        sizes: D, the hidden layers, and the dimension of the latents.
         activation: s, a name of `ACTIVATIONS`.
-        squash: the code goes through s too; it is affine otherwise.
+        squash: whether the latents go through s too; they are affine otherwise.
         tied: Vᵢ = Wᵢᵀ.
     """
 
-    widths: tuple[int, ...]
+    sizes: tuple[int, ...]
     activation: str = "relu"
     squash: bool = False
     tied: bool = False
 
     def setup(self) -> None:
-        """The parameters W1, b1, ..., by the layer they belong to on both ways."""
-        draw, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros
-        sizes = list(enumerate(pairwise(self.widths), 1))
-        self.W = [self.param(f"W{i}", draw, size) for i, size in sizes]
-        self.b = [self.param(f"b{i}", zeros, (n,)) for i, (_, n) in sizes]
+        """Create the parameters W1, b1, ..., numbered by layer in both directions."""
+        init, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros
+        layers = list(enumerate(pairwise(self.sizes), 1))
+        self.W = [self.param(f"W{i}", init, size) for i, size in layers]
+        self.b = [self.param(f"b{i}", zeros, (n,)) for i, (_, n) in layers]
         if self.tied:
             self.V = [W.T for W in self.W]
         else:
-            self.V = [self.param(f"V{i}", draw, (n, m)) for i, (m, n) in sizes]
-        self.c = [self.param(f"c{i}", zeros, (m,)) for i, (m, _) in sizes]
+            self.V = [self.param(f"V{i}", init, (n, m)) for i, (m, n) in layers]
+        self.c = [self.param(f"c{i}", zeros, (m,)) for i, (m, _) in layers]
 
     def encode(self, x: Array) -> Array:
-        """X [B, D] → the code [B, widths[-1]]."""
+        """Return the latents [B, sizes[-1]] of x [B, D]."""
         for i, (W, b) in enumerate(zip(self.W, self.b, strict=True), 1):
             x = x @ W + b
             if self.squash or i < len(self.W):
@@ -55,7 +55,7 @@ class MirrorMLP(nn.Module):
         return x
 
     def decode(self, z: Array) -> Array:
-        """The code [B, widths[-1]] → [B, D]."""
+        """Return the outputs [B, D] for latents [B, sizes[-1]]."""
         for i in reversed(range(len(self.V))):
             z = z @ self.V[i] + self.c[i]
             if i:

@@ -1,25 +1,26 @@
 r"""HVI: Hamiltonian steps inside the posterior.
 
 Salimans, Kingma & Welling 2015, *Markov Chain Monte Carlo and Variational Inference: Bridging the
-Gap* (1410.6460), algorithm 3. A VAE whose z_0 ~ q(z_0|x) goes through T transitions that draw it to
-the true posterior:
+Gap* (1410.6460), algorithm 3. A VAE whose z_0 ~ q(z_0|x) goes through T transitions towards the
+true posterior:
 
     v' ~ N(0, I);   (z_t, v_t) = leapfrog(z_{t-1}, v'):
-        v ← v + ε/2 ∇ ln p(x,z);   z ← z + ε v;   v ← v + ε/2 ∇ ln p(x,z);   ... `leapfrogs` times
+        v ← v + ε/2 ∇ ln p(x,z);   z ← z + ε v;   v ← v + ε/2 ∇ ln p(x,z);   ... several times
 
-A leapfrog step keeps volumes, so no Jacobian appears. The momenta are auxiliary variables; with a
-model r(v_t|x, z_t) of how they came, normal and learned, climb
+A leapfrog step preserves volume, so that there is no Jacobian. The momenta are auxiliary variables.
+With a learned normal model r(v_t|x, z_t) of them, training maximises
 
     ln p(x, z_T) - ln q(z_0|x) + Σ_t [ln r(v_t|x, z_t) - ln N(v'_t; 0, I)]
 
-whose mean is a bound of ln p(x) (there is no accept-reject step). The step sizes ε of each
+whose mean is a lower bound of ln p(x) (there is no accept-reject step). The step sizes ε of each
 transition and dimension are learned too. With T = 0 it is the VAE.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -29,62 +30,94 @@ from jax.typing import ArrayLike
 
 from gengen import distributions as dist
 from gengen import rng
+from gengen.contract import refuse_condition, require_num
+from gengen.contract import unconditional as condition_of
 from gengen.nn.mlp import MLP
 from gengen.steps import descent, with_ema
-from gengen.steps import method as close
+from gengen.steps import method as build
 from gengen.types import Array, Batch, InputError, Key, Method, PyTree, check_shape
-from gengen.vae import vae
-from gengen.vae.vae import decode as decode
-from gengen.vae.vae import sample as sample
+from gengen.vae import bounds, vae
+from gengen.vae.bounds import sample_prior as sample_prior
+from gengen.vae.networks import MAX_LOG_STD, VAE, likelihood
+from gengen.xla import jit
+
+__all__ = [
+    "LOG_PROB", "Config", "condition_of", "decode", "elbo", "encode", "log_prob", "log_weights",
+    "method", "reconstruct", "sample", "sample_prior",
+]  # fmt: skip
+
+LOG_PROB = "importance weighted"
 
 
 @dataclass(frozen=True)
 class Config(vae.Config):
     """That of the VAE, and of the transitions."""
 
-    T: int = 1  # transitions
-    leapfrogs: int = 2  # steps of each
-    step_size: float = 0.05  # ε at the start, in the units of z
-    reverse_widths: tuple[int, ...] = (64,)  # hidden layers of r
+    num_transitions: int = 1  # T
+    num_leapfrog_steps: int = 2  # of each transition
+    step_size: float = 0.05  # initial ε, in the units of z
+    reverse_hidden: tuple[int, ...] = (64,)  # hidden layers of r
+
+    RENAMED: ClassVar[dict[str, str | None]] = {
+        "T": "num_transitions", "leapfrogs": "num_leapfrog_steps",
+        "reverse_widths": "reverse_hidden",
+    }  # fmt: skip
+
+    @classmethod
+    def paper(cls) -> Self:
+        """Return sizes of the paper's convolutional VAE of MNIST, one transition of 16 steps.
+
+        Differences: the paper has 5 × 5 convolutions and softplus units, this has kernels of twice
+        the stride and ReLU; r is a network of q(z_0|x) and z_t rather than of x and z_t.
+        """
+        return cls(
+            shape=(28, 28, 1), latent_shape=(32,), likelihood="bernoulli", channels=(16, 32, 32),
+            hidden=(450,), num_transitions=1, num_leapfrog_steps=16, reverse_hidden=(450,),
+            ema_decay=0.0,
+        )  # fmt: skip
 
     def __post_init__(self):
-        """Refuse what cannot work, naming the field."""
+        """Check the fields.
+
+        Raises:
+            InputError: naming the field and its value.
+        """
         super().__post_init__()
-        if self.T < 0 or self.leapfrogs < 1:
-            raise InputError(
-                f"Config.T = {self.T}, Config.leapfrogs = {self.leapfrogs}: at least 0; at least 1"
-            )
+        for name, least in (("num_transitions", 0), ("num_leapfrog_steps", 1)):
+            if getattr(self, name) < least:
+                raise InputError(
+                    f"Config.{name} = {getattr(self, name)}; it must be at least {least}"
+                )
         if not self.step_size > 0:
-            raise InputError(f"Config.step_size = {self.step_size}, but it is positive")
-        if len(self.code) != 1:
-            raise InputError(f"Config.code = {self.code}, but here it is (D,)")
+            raise InputError(f"Config.step_size = {self.step_size}; it must be positive")
+        if len(self.latent_shape) != 1:
+            raise InputError(f"Config.latent_shape = {self.latent_shape}; it must be (D,)")
 
 
-class HVI(vae.VAE):
+class HVI(VAE):
     """A VAE with step sizes and the reverse model r."""
-
-    cfg: Config  # pyright: ignore[reportIncompatibleVariableOverride]  it is not assigned to
 
     def setup(self):
         super().setup()
-        cfg, dims = self.cfg, self.cfg.code[0]
-        self.reverse = [MLP((*cfg.reverse_widths, 2 * dims)) for _ in range(cfg.T)]
+        cfg, dims = self.cfg, self.cfg.latent_shape[0]
+        num = cfg.num_transitions
+        self.reverse = [MLP((*cfg.reverse_hidden, 2 * dims)) for _ in range(num)]
         start = jax.nn.initializers.constant(np.log(cfg.step_size))
-        self.log_steps = self.param("log_steps", start, (cfg.T, dims))
+        self.log_steps = self.param("log_steps", start, (num, dims))
 
     def step_sizes(self) -> Array:
-        """ε [T, D]."""
+        """Return ε [T, D]."""
         return jnp.exp(self.log_steps)
 
     def momentum(self, q: dist.Normal, z: Array, t: int) -> dist.Normal:
-        """r(v|x, z) after transition t; x is known by its q(z_0|x)."""
+        """Return r(v|x, z) after transition t; x enters by its q(z_0|x)."""
         h = self.reverse[t](jnp.concatenate([q.mean, q.log_std, z], axis=-1))
         mean, log_std = jnp.split(h, 2, axis=-1)
-        return dist.Normal(mean, vae.MAX_LOG_STD * jnp.tanh(log_std / vae.MAX_LOG_STD))
+        return dist.Normal(mean, MAX_LOG_STD * jnp.tanh(log_std / MAX_LOG_STD))
 
     def __call__(self, x: Array) -> Array:
         q = self.posterior(x)
-        for t in range(self.cfg.T):
+        for t in range(self.cfg.num_transitions):
             self.momentum(q, q.mean, t)
         return self.eta(q.mean)
 
@@ -92,8 +125,10 @@ class HVI(vae.VAE):
 # --- the mathematics -----------------------------------------------------------------------------
 
 
-def leapfrog(gradient: Any, z: Array, v: Array, step: Array, num: int) -> tuple[Array, Array]:
-    """`num` leapfrog steps of size `step` [D] from z, v [B, D], along `gradient` of ln p(x, z)."""
+def leapfrog(
+    gradient: Callable[[Array], Array], z: Array, v: Array, step: Array, num: int
+) -> tuple[Array, Array]:
+    """Take `num` leapfrog steps of size `step` [D] from z, v [B, D]; `gradient` of ln p(x, z)."""
     v = v + 0.5 * step * gradient(z)
     for i in range(num):
         z = z + step * v
@@ -102,9 +137,9 @@ def leapfrog(gradient: Any, z: Array, v: Array, step: Array, num: int) -> tuple[
 
 
 def path(cfg: Config, variables: PyTree, x: Array, key: Key) -> tuple[Array, dict[str, Array]]:
-    """One path z_0, ..., z_T for observed x: z_T [B, D], and the terms of the bound, each [B].
+    """Sample a path z_0, ..., z_T for observed x; return z_T [B, D] and the terms of -bound, [B].
 
-    "reconstruction" -ln p(x|z_T), "kl" what else there is, in nats: their sum is -bound.
+    The terms, in nats, are "reconstruction" -ln p(x|z_T), and "kl", the rest.
     """
     net = HVI(cfg)
 
@@ -112,49 +147,76 @@ def path(cfg: Config, variables: PyTree, x: Array, key: Key) -> tuple[Array, dic
         return net.apply(variables, *args, method=name)
 
     def log_joint(z: Array) -> Array:
-        return vae.likelihood(cfg).log_prob(x, apply("eta", z)) + vae.log_prior(cfg, z)
+        return likelihood(cfg).log_prob(x, apply("eta", z)) + bounds.log_prior(cfg, z)
 
     gradient = jax.grad(lambda z: jnp.sum(log_joint(z)))
     q: dist.Normal = apply("posterior", x)
-    eps = rng.normal(key, (x.shape[0], 1 + cfg.T, *cfg.code))
-    z = q.draw(eps[:, 0])
+    eps = rng.normal(key, (x.shape[0], 1 + cfg.num_transitions, *cfg.latent_shape))
+    z = q.sample(eps[:, 0])
     kl = q.log_prob(z)
-    for t in range(cfg.T):
+    for t in range(cfg.num_transitions):
         start = eps[:, 1 + t]
-        z, v = leapfrog(gradient, z, start, apply("step_sizes")[t], cfg.leapfrogs)
+        z, v = leapfrog(gradient, z, start, apply("step_sizes")[t], cfg.num_leapfrog_steps)
         kl = kl + dist.standard_normal(start) - apply("momentum", q, z, t).log_prob(v)
-    reconstruction = -vae.likelihood(cfg).log_prob(x, apply("eta", z))
-    return z, {"reconstruction": reconstruction, "kl": kl - vae.log_prior(cfg, z)}
+    reconstruction = -likelihood(cfg).log_prob(x, apply("eta", z))
+    return z, {"reconstruction": reconstruction, "kl": kl - bounds.log_prior(cfg, z)}
 
 
-_compiled_path = jax.jit(path, static_argnums=0)
+_compiled_path = jit(0, often=False)(path)
 
 
 # --- what the model can do -----------------------------------------------------------------------
 
 
-def encode(cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None) -> Array:
-    """A draw z_T for x [B, *shape]: [B, D]. Without a key binarised by threshold, and key 0."""
-    x = vae.observed(cfg, check_shape({"x": x}, cfg.shape), key)
+def encode(
+    cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None, *,
+    condition: PyTree = None,
+) -> Array:  # fmt: skip
+    """Return a sample of z_T for x [B, *shape]: [B, D].
+
+    Args:
+        cfg: of the model.
+        variables: of the trained model.
+        x: images in [-1, 1], or vectors.
+        key: of the path, and of dynamic binarisation; None: a fixed key, and by threshold.
+        condition: None, as the model is unconditional.
+    """
+    refuse_condition(condition)
+    x = bounds.observed(cfg, check_shape({"x": x}, cfg.shape), key)
     return _compiled_path(cfg, variables, x, jax.random.key(0) if key is None else key)[0]
 
 
-def reconstruct(cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None) -> Array:
-    """The decoded code of x [B, *shape]: [B, *shape]."""
-    return decode(cfg, variables, encode(cfg, variables, x, key))
+def decode(cfg: Config, variables: PyTree, z: ArrayLike, *, condition: PyTree = None) -> Array:
+    """Return E[x|z] for z [B, D]: [B, *shape]. See `vae.decode`."""
+    return vae.decode(cfg, variables, z, condition=condition)
+
+
+def reconstruct(
+    cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None, *,
+    condition: PyTree = None,
+) -> Array:  # fmt: skip
+    """Return the decoded z_T of x [B, *shape]: [B, *shape]. See `encode`."""
+    return decode(cfg, variables, encode(cfg, variables, x, key, condition=condition))
+
+
+def sample(
+    cfg: Config, variables: PyTree, key: Key, num: int, *,
+    condition: PyTree = None, mean: bool | None = None,
+) -> Array:  # fmt: skip
+    """Sample z from the prior and decode it: float32 [num, *shape]. See `vae.sample`."""
+    return vae.sample(cfg, variables, key, num, condition=condition, mean=mean)
 
 
 def log_weights(cfg: Config, variables: PyTree, x: ArrayLike, key: Key, num: int = 64) -> Array:
-    """`num` draws of the bound for x [B, *shape]: [num, B], in nats."""
-    if num < 1:
-        raise InputError(f"num = {num}, but at least 1 path is drawn")
+    """Return the bounds of `num` paths for x [B, *shape]: [num, B], in nats."""
+    require_num(num)
     return _log_weights(cfg, variables, check_shape({"x": x}, cfg.shape), key, num)
 
 
-@jax.jit(static_argnums=(0, 4))
+@jit(0, 4, often=False)
 def _log_weights(cfg: Config, variables: PyTree, x: Array, key: Key, num: int) -> Array:
-    see_key, noise_key = jax.random.split(key)
-    x = vae.observed(cfg, x, see_key)
+    observation_key, noise_key = jax.random.split(key)
+    x = bounds.observed(cfg, x, observation_key)
 
     def one(i: Array) -> Array:
         parts = path(cfg, variables, x, jax.random.fold_in(noise_key, i))[1]
@@ -163,21 +225,35 @@ def _log_weights(cfg: Config, variables: PyTree, x: Array, key: Key, num: int) -
     return jax.lax.map(one, jnp.arange(num))
 
 
-def elbo(cfg: Config, variables: PyTree, x: ArrayLike, key: Key) -> Array:
-    """A bound of ln p(x) from one path, for x [B, *shape]: [B], in nats."""
+def elbo(
+    cfg: Config, variables: PyTree, x: ArrayLike, key: Key, *, condition: PyTree = None
+) -> Array:
+    """Return the bound of ln p(x) by one path, for x [B, *shape]: [B], in nats."""
+    refuse_condition(condition)
     return log_weights(cfg, variables, x, key, 1)[0]
 
 
 def log_prob(
-    cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None, num: int = 64
-) -> Array:
-    """The importance-weighted bound by `num` paths, for x [B, *shape]: [B], in nats."""
+    cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None, *,
+    condition: PyTree = None, num: int = 64,
+) -> Array:  # fmt: skip
+    """Return the importance-weighted bound of ln p(x) by `num` paths: [B], in nats.
+
+    Args:
+        cfg: of the model.
+        variables: of the trained model.
+        x: [B, *shape].
+        key: of the paths, and of dynamic binarisation; None: a fixed key.
+        condition: None, as the model is unconditional.
+        num: number of paths: the larger, the tighter the bound.
+    """
+    refuse_condition(condition)
     weights = log_weights(cfg, variables, x, jax.random.key(0) if key is None else key, num)
     return jax.nn.logsumexp(weights, axis=0) - np.log(num)
 
 
 def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Method:
-    """Climb the bound; `tx` in the place of Adam.
+    """Maximise the bound, by Adam or by `tx`.
 
     Metrics, nats per example: `reconstruction`, `kl` (with the momenta's part), and `loss`.
     """
@@ -186,10 +262,10 @@ def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Metho
         return HVI(cfg).init(key, check_shape(batch, cfg.shape)[:1])
 
     def loss(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
-        see_key, noise_key = jax.random.split(key)
-        x = vae.observed(cfg, check_shape(batch, cfg.shape), see_key)
+        observation_key, noise_key = jax.random.split(key)
+        x = bounds.observed(cfg, check_shape(batch, cfg.shape), observation_key)
         parts = path(cfg, {"params": params, **mutables}, x, noise_key)[1]
-        return vae.weigh(cfg, parts), (vae.means(parts), mutables)
+        return bounds.weighted(cfg, parts), (bounds.means(parts), mutables)
 
     tx = tx or optax.adam(cfg.learning_rate)
-    return close(init_variables, with_ema(descent(loss, tx), cfg.ema_decay))
+    return build(init_variables, with_ema(descent(loss, tx), cfg.ema_decay))

@@ -6,27 +6,28 @@ van den Oord, Vinyals & Kavukcuoglu 2017, *Neural Discrete Representation Learni
 
     L = -ln p(x|z_q) + ‖sg[z_e] - e‖² + β ‖z_e - sg[e]‖²          (sg: stop-gradient)
 
-The decoder is given z_e + sg[z_q - z_e], which is z_q, but hands its gradient straight to z_e: the
-encoder's gradient is the decoder's input gradient, plus 2β(z_e - e) of the commitment term. The
-posterior is one atom, the prior while training is uniform: KL = N ln K, a constant.
+The decoder's input is z_e + sg[z_q - z_e], which is z_q, but passes its gradient straight to z_e:
+the encoder's gradient is that of the decoder's input, plus 2β(z_e - e) of the commitment term. The
+posterior is one code, the prior while training is uniform: KL = N ln K, a constant.
 
-The codebook follows the codes by moving averages (the paper's appendix A.1),
+The codebook follows the encodings by moving averages (the paper's appendix A.1),
 
     N_k ← γ N_k + (1-γ) n_k,   m_k ← γ m_k + (1-γ) Σ_{n: k_n = k} z_e,n,   e_k = m_k / N_k
 
-with n_k and the sums as shares of all codes of the *global* batch, or, if `decay` is 0, the second
-term's gradient. An atom that is hardly chosen any more is restarted on a code of the batch, so that
-the codebook does not collapse (moving averages only). `perplexity`, e^H of how often the atoms are
-chosen in a batch, tells how many are in use.
+with n_k and the sums as shares of all codes of the *global* batch. If `codebook_decay` is 0, it
+follows the gradient of the second term. A code that is hardly used any more is restarted on an
+encoding of the batch, so that the codebook does not collapse (moving averages only). `perplexity`,
+e^H of how often the codes are used in a batch, measures how many are in use.
 
-This is the first stage: `codes` [B, h, w] is what a prior over codes is trained on, and
-`decode_codes` brings its draws back.
+This is the first stage: a prior is trained on `codes` [B, h, w] (`gengen.vae.vqvae_prior`), and
+`decode_codes` decodes its samples.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import flax.linen as nn
 import jax
@@ -35,79 +36,147 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from gengen import rng
+from gengen.contract import BaseConfig, Task, adapt, refuse_condition
+from gengen.contract import unconditional as condition_of
 from gengen.nn.codec import Decoder, Encoder, code_map
-from gengen.optim import mean_over_replicas
-from gengen.rng import AXIS, axis_is_bound
 from gengen.steps import descent, with_ema
-from gengen.steps import method as close
+from gengen.steps import method as build
 from gengen.types import Array, Batch, InputError, Key, Method, Metrics, PyTree, Shape, check_shape
-from gengen.vae import vae
+from gengen.vae import bounds, vae
+from gengen.vae.codebook import (
+    codebook,
+    first_codes,
+    follow,
+    nearest,
+    perplexity,
+    straight_through,
+)
+from gengen.vae.networks import Head, apply, likelihood, output_shape
+
+__all__ = [
+    "LOG_PROB", "Config", "codes", "condition_of", "decode", "decode_codes", "elbo", "encode",
+    "log_prob", "method", "reconstruct",
+]  # fmt: skip
+
+LOG_PROB = "lower bound"
+SMALL = 16  # images with a smaller side than this have one level by default
 
 
 @dataclass(frozen=True)
-class Config:
-    """The paper's algorithm; networks of a size that a laptop trains."""
+class ImageConfig(BaseConfig):
+    """What all VQ-VAEs of images have in common; networks of a size that a laptop trains."""
 
     shape: Shape = (28, 28, 1)  # of one example: (H, W, C) in [-1, 1], or (D,)
-    K: int = 64  # atoms
-    D: int = 16  # numbers of an atom
-    N: int = 8  # codes of a vector; of an image: as many as the levels leave places
-    beta: float = 0.25  # weight of the commitment term
-    decay: float = 0.99  # γ, a step; 0: the codebook learns by the gradient
-    dead: float = 0.1  # an atom is restarted if chosen less often than this share of 1/K; 0: never
+    codebook_size: int = 64  # number of codes: the paper's K
+    code_dim: int = 16  # numbers of a code: the paper's D
+    commitment_weight: float = 0.25  # β
+    codebook_decay: float = 0.99  # γ, per step; 0: the codebook learns by the gradient
+    # A code is restarted if used less often than this fraction of 1 / codebook_size; 0: never.
+    restart_threshold: float = 0.1
 
-    likelihood: str = ""  # as in `vae`, with the scale and sigma below
-    scale: str = "fixed"
-    sigma: float = 0.1  # s, or where it starts, in the data's units
-    sigma_min: float = 1e-3  # what a learned s stays above
+    likelihood: str = ""  # as in `vae`, with the three fields below
+    scale_mode: str = "fixed"  # s of the likelihood: "fixed", "shared" or "each"
+    initial_scale: float = 0.1  # s, or its initial value, in the data's units
+    min_scale: float = 1e-3  # lower bound of a learned s, in the data's units
     binarise: str = "dynamic"  # or "threshold", for the Bernoulli likelihood
 
     channels: tuple[int, ...] = (32, 64)  # of the levels, for images
     strides: tuple[int, ...] = ()  # of each level; (): 2. (7, 1) brings 224 × 224 to 32 × 32
-    blocks: int = 1  # residual blocks at the coarsest resolution
-    widths: tuple[int, ...] = (256,)  # hidden layers, for vectors
+    num_blocks: int = 1  # residual blocks at the coarsest resolution
 
-    batch_size: int = 128  # examples a step
+    batch_size: int = 128  # examples per step
     learning_rate: float = 1e-3  # of Adam
-    ema_decay: float = 0.999  # of the networks, a step; warmed up
+    ema_decay: float = 0.999  # of the networks' average, per step; warmed up
 
-    @staticmethod
-    def paper() -> Config:
-        """The paper's 32 × 32 images: 8 × 8 codes of 512 atoms."""
-        return Config(
-            shape=(32, 32, 3), K=512, D=64, channels=(256, 256), blocks=2, learning_rate=2e-4
-        )
+    RENAMED: ClassVar[dict[str, str | None]] = {
+        "K": "codebook_size", "D": "code_dim", "beta": "commitment_weight",
+        "decay": "codebook_decay", "dead": "restart_threshold", "scale": "scale_mode",
+        "sigma": "initial_scale", "sigma_min": "min_scale", "blocks": "num_blocks",
+    }  # fmt: skip
+
+    @classmethod
+    def for_task(cls, task: Task) -> Self:
+        """Return the default for given data: grey values of colour images, codes of small ones."""
+        cfg = adapt(cls(), task)
+        if len(task.shape) == 3 and task.shape[-1] > 1:
+            cfg = dataclasses.replace(cfg, likelihood="gaussian")
+        if len(task.shape) == 3 and min(task.shape[:2]) < SMALL:
+            cfg = dataclasses.replace(cfg, channels=cfg.channels[-1:])
+        return cfg
 
     def __post_init__(self):
-        """Refuse what cannot work, naming the field."""
-        for name in ("K", "D", "N"):
+        """Check the fields.
+
+        Raises:
+            InputError: naming the field and its value.
+        """
+        for name in ("codebook_size", "code_dim"):
             if getattr(self, name) < 1:
-                raise InputError(f"Config.{name} = {getattr(self, name)}, but it is at least 1")
-        for name in ("beta", "dead"):
+                raise InputError(f"Config.{name} = {getattr(self, name)}; it must be at least 1")
+        for name in ("commitment_weight", "restart_threshold"):
             if not getattr(self, name) >= 0:
-                raise InputError(f"Config.{name} = {getattr(self, name)}, but it is at least 0")
-        if not 0 <= self.decay < 1:
-            raise InputError(f"Config.decay = {self.decay}, but an average forgets at [0, 1)")
+                raise InputError(f"Config.{name} = {getattr(self, name)}; it must be at least 0")
+        if not 0 <= self.codebook_decay < 1:
+            raise InputError(f"Config.codebook_decay = {self.codebook_decay}; it must be in [0, 1)")
         if len(self.shape) == 3 and not self.channels:
-            raise InputError("Config.channels is empty, but codes of images are of convolutions")
-        _as_vae(self)
+            raise InputError(
+                "Config.channels is empty; images need at least one level of convolutions"
+            )
+        as_vae(self)
 
 
-def _as_vae(cfg: Config) -> vae.Config:
-    """The likelihood's part of a Config, in `vae`'s terms; it is checked there."""
+@dataclass(frozen=True)
+class Config(ImageConfig):
+    """A VQ-VAE of images, or of vectors."""
+
+    num_codes: int = 8  # of a vector; an image has as many as its levels leave places
+    hidden: tuple[int, ...] = (256,)  # hidden layers, for vectors
+
+    RENAMED: ClassVar[dict[str, str | None]] = {"N": "num_codes", "widths": "hidden"}
+
+    @classmethod
+    def paper(cls) -> Self:
+        """Return the paper's sizes for 32 × 32 colour images: 512 codes.
+
+        Differences: the paper has 8 × 8 × 10 codes for an image, this 8 × 8; the second
+        convolution of the paper's residual blocks is 1 × 1, here it is 3 × 3.
+        """
+        return cls(**paper_fields())
+
+    def __post_init__(self):
+        """Check the fields.
+
+        Raises:
+            InputError: naming the field and its value.
+        """
+        super().__post_init__()
+        if self.num_codes < 1:
+            raise InputError(f"Config.num_codes = {self.num_codes}; it must be at least 1")
+
+
+def paper_fields() -> dict[str, Any]:
+    """Return the paper's settings of the codec of 32 × 32 colour images."""
+    return dict(
+        shape=(32, 32, 3), codebook_size=512, code_dim=64, commitment_weight=0.25,
+        codebook_decay=0.99, likelihood="gaussian", channels=(256, 256), num_blocks=2,
+        batch_size=128, learning_rate=2e-4, ema_decay=0.0,
+    )  # fmt: skip
+
+
+def as_vae(cfg: ImageConfig) -> vae.Config:
+    """Return the likelihood's part of a Config as one of `vae`, which checks it."""
     return vae.Config(
-        shape=cfg.shape, code=(1,), likelihood=cfg.likelihood, scale=cfg.scale, sigma=cfg.sigma,
-        sigma_min=cfg.sigma_min, binarise=cfg.binarise, batch_size=cfg.batch_size,
-        learning_rate=cfg.learning_rate,
+        shape=cfg.shape, latent_shape=(1,), likelihood=cfg.likelihood, scale_mode=cfg.scale_mode,
+        initial_scale=cfg.initial_scale, min_scale=cfg.min_scale, binarise=cfg.binarise,
+        batch_size=cfg.batch_size, learning_rate=cfg.learning_rate,
     )  # fmt: skip
 
 
 def places(cfg: Config) -> Shape:
-    """Where an example's codes lie: (h, w) of images, (N,) of vectors."""
+    """Return the shape of an example's codes: (h, w) of images, (num_codes,) of vectors."""
     if len(cfg.shape) == 1:
-        return (cfg.N,)
-    return code_map(cfg.shape, cfg.D, len(cfg.channels), cfg.strides)[:2]
+        return (cfg.num_codes,)
+    return code_map(cfg.shape, cfg.code_dim, len(cfg.channels), cfg.strides)[:2]
 
 
 # --- the networks --------------------------------------------------------------------------------
@@ -120,77 +189,68 @@ class VQVAE(nn.Module):
 
     def setup(self):
         cfg = self.cfg
-        code = (*places(cfg), cfg.D) if len(cfg.shape) == 3 else (cfg.N * cfg.D,)
+        is_image, num = len(cfg.shape) == 3, cfg.num_codes * cfg.code_dim
+        latent_shape = (*places(cfg), cfg.code_dim) if is_image else (num,)
         options: Any = dict(
-            channels=cfg.channels, strides=cfg.strides, blocks=cfg.blocks, widths=cfg.widths
-        )
-        self.encoder = Encoder(cfg.shape, code, **options)
-        self.decoder = Decoder(vae.outputs(_as_vae(cfg)), code, **options)
-        self.likelihood = vae.Head(_as_vae(cfg))
-        if not cfg.decay:
-            self.codebook = self.param("codebook", _first_atoms, (cfg.K, cfg.D))
+            channels=cfg.channels, strides=cfg.strides, num_blocks=cfg.num_blocks,
+            hidden=cfg.hidden,
+        )  # fmt: skip
+        self.encoder = Encoder(cfg.shape, latent_shape, **options)
+        self.decoder = Decoder(output_shape(as_vae(cfg)), latent_shape, **options)
+        self.likelihood = Head(as_vae(cfg))
+        if not cfg.codebook_decay:
+            self.codebook = self.param("codebook", first_codes, (cfg.codebook_size, cfg.code_dim))
 
     def z_e(self, x: Array) -> Array:
-        return self.encoder(x).reshape(-1, *places(self.cfg), self.cfg.D)
+        """Return the encodings of x before quantisation."""
+        return self.encoder(x).reshape(-1, *places(self.cfg), self.cfg.code_dim)
 
     def eta(self, z_q: Array) -> Array:
-        flat = len(self.cfg.shape) == 1
-        return self.likelihood(self.decoder(z_q.reshape(len(z_q), -1) if flat else z_q))
+        """Return the parameters of the likelihood."""
+        is_vector = len(self.cfg.shape) == 1
+        return self.likelihood(self.decoder(z_q.reshape(len(z_q), -1) if is_vector else z_q))
 
     def __call__(self, x: Array) -> Array:
         return self.eta(self.z_e(x))
 
 
-def _first_atoms(key: Key, shape: Shape, dtype: Any = jnp.float32) -> Array:
-    return jax.random.normal(key, shape, dtype)
+def network(cfg: Config, net: nn.Module | None) -> nn.Module:
+    """Return the network that is used: the user's or, if None, the Config's.
 
-
-def _apply(cfg: Config, variables: PyTree, name: str, x: Array) -> Any:
-    return VQVAE(cfg).apply(_networks(variables), x, method=name)
-
-
-_compiled = jax.jit(_apply, static_argnums=(0, 2))  # for calls from outside
+    Raises:
+        InputError: for a user's network where the codebook would be one of its parameters.
+    """
+    if net is not None and not cfg.codebook_decay:
+        raise InputError(
+            "Config.codebook_decay = 0, but with a network of your own the codebook is a moving "
+            "average: set codebook_decay, such as 0.99"
+        )
+    return net or VQVAE(cfg)
 
 
 def _networks(variables: PyTree) -> PyTree:
-    return {"params": variables["params"]}
+    return {name: value for name, value in variables.items() if name != "codebook"}
 
 
 # --- the mathematics -----------------------------------------------------------------------------
 
 
-def atoms(cfg: Config, variables: PyTree) -> Array:
-    """e_1..e_K: [K, D]."""
-    if not cfg.decay:
-        return jnp.asarray(variables["params"]["codebook"])
-    book = variables["codebook"]
-    return jnp.asarray(book["sums"]) / book["shares"][:, None]
-
-
-def nearest(z_e: Array, e: Array) -> Array:
-    """The number of the nearest atom of e [K, D] to each of z_e [..., D]: int32 [...]."""
-    # ‖z‖² is the same for all atoms.
-    return jnp.argmin(jnp.sum(e**2, axis=1) - 2 * z_e @ e.T, axis=-1).astype(jnp.int32)
-
-
-def straight_through(z_e: Array, z_q: Array) -> Array:
-    """z_q, whose gradient goes to z_e."""
-    return z_e + jax.lax.stop_gradient(z_q - z_e)
-
-
-def terms(cfg: Config, variables: PyTree, x: Array) -> tuple[dict[str, Array], Array, Array]:
-    """The loss's terms for observed x, each [B]; z_e [B, *places, D]; codes k [B, *places].
+def terms(
+    cfg: Config, variables: PyTree, x: Array, net: nn.Module | None = None
+) -> tuple[dict[str, Array], Array, Array]:
+    """Return the loss's terms for observed x, each [B]; z_e [B, *places, D]; codes k [B, *places].
 
     "reconstruction" -ln p(x|z_q) in nats, "codebook" ‖sg[z_e] - e‖², "commitment" ‖z_e - sg[e]‖².
     """
-    e = atoms(cfg, variables)
-    z_e = _apply(cfg, variables, "z_e", x)
+    used, own = network(cfg, net), _networks(variables)
+    e = codebook(cfg, variables)
+    z_e = apply(used, own, "z_e", x)
     k = nearest(z_e, e)
     z_q = e[k]
-    eta = _apply(cfg, variables, "eta", straight_through(z_e, z_q))
+    eta = apply(used, own, "eta", straight_through(z_e, z_q))
     still = jax.lax.stop_gradient
     parts = {
-        "reconstruction": -vae.likelihood(_as_vae(cfg)).log_prob(x, eta),
+        "reconstruction": -likelihood(as_vae(cfg)).log_prob(x, eta),
         "codebook": _square(still(z_e) - z_q),
         "commitment": _square(z_e - still(z_q)),
     }
@@ -201,133 +261,170 @@ def _square(x: Array) -> Array:
     return jnp.sum(x.reshape(x.shape[0], -1) ** 2, axis=1)
 
 
-def follow(cfg: Config, book: PyTree, z_e: Array, k: Array, key: Key) -> PyTree:
-    """The codebook's averages after a batch, and what was dead restarted.
-
-    Args:
-        cfg: of the model.
-        book: "shares" N_k [K] and "sums" m_k [K, D], both of one code.
-        z_e: this replica's encodings [B, *places, D].
-        k: their codes [B, *places].
-        key: of the restarts; the same on every replica.
-
-    Returns:
-        The same on every replica: all statistics are of the global batch.
-    """
-    flat = z_e.reshape(-1, cfg.D)
-    chosen = jax.nn.one_hot(k.reshape(-1), cfg.K)  # [B · places, K]
-    shares, sums = mean_over_replicas((chosen.mean(0), chosen.T @ flat / len(flat)))
-    shares = cfg.decay * book["shares"] + (1 - cfg.decay) * shares
-    sums = cfg.decay * book["sums"] + (1 - cfg.decay) * sums
-    dead = shares < cfg.dead / cfg.K
-    fresh = _some_codes(cfg, z_e, key)
-    patience = 2 * cfg.dead / cfg.K  # dead again after ln 2 / ln 1/γ steps without being chosen
-    return {
-        "shares": jnp.where(dead, patience, shares),
-        "sums": jnp.where(dead[:, None], fresh * patience, sums),
-    }
-
-
-def _some_codes(cfg: Config, z_e: Array, key: Key) -> Array:
-    """K encodings of the global batch, at random: [K, D], the same on every replica.
-
-    Every encoding draws a number for every atom; the largest wins, wherever it lives.
-    """
-    num = len(z_e)
-    z_e = z_e.reshape(num, -1, cfg.D)
-    score_key, place_key = jax.random.split(key)
-    scores = rng.uniform(score_key, (num, cfg.K))
-    place = jax.random.randint(place_key, (cfg.K,), 0, z_e.shape[1])
-    best = jnp.max(scores, axis=0)
-    mine = z_e[jnp.argmax(scores, axis=0), place]  # [K, D]
-    if not axis_is_bound():
-        return mine
-    winner = best == jax.lax.pmax(best, AXIS)
-    return jax.lax.psum(jnp.where(winner[:, None], mine, 0.0), AXIS)
-
-
-def perplexity(cfg: Config, k: Array) -> Array:
-    """E^H of how often the K atoms are chosen in the global batch: 1..K."""
-    shares = mean_over_replicas(jax.nn.one_hot(k.reshape(-1), cfg.K).mean(0))
-    return jnp.exp(-jnp.sum(jax.scipy.special.xlogy(shares, shares)))
-
-
 # --- what the model can do -----------------------------------------------------------------------
 
 
-def encode(cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None) -> Array:
-    """The quantised codes z_q of x [B, *shape]: [B, *places, D]. Binarised as `vae.encode` does."""
-    return atoms(cfg, variables)[codes(cfg, variables, x, key)]
+def encode(
+    cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None, *,
+    condition: PyTree = None, net: nn.Module | None = None,
+) -> Array:  # fmt: skip
+    """Return the quantised encodings z_q of x [B, *shape]: [B, *places, D].
+
+    Args:
+        cfg: of the model.
+        variables: of the trained model.
+        x: images in [-1, 1], or vectors.
+        key: of dynamic binarisation; None: by threshold.
+        condition: None, as the model is unconditional.
+        net: the network that was trained instead of the Config's.
+    """
+    refuse_condition(condition)
+    return codebook(cfg, variables)[codes(cfg, variables, x, key, net=net)]
 
 
-def codes(cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None) -> Array:
-    """The numbers of the atoms that stand for x [B, *shape]: int32 [B, *places], in 0..K-1."""
-    x = vae.observed(_as_vae(cfg), check_shape({"x": x}, cfg.shape), key)
-    return nearest(_compiled(cfg, variables, "z_e", x), atoms(cfg, variables))
+def codes(
+    cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None, *,
+    net: nn.Module | None = None,
+) -> Array:  # fmt: skip
+    """Return the indices of the codes of x [B, *shape]: int32 [B, *places]. See `encode`."""
+    x = bounds.observed(as_vae(cfg), check_shape({"x": x}, cfg.shape), key)
+    z_e = bounds.compiled(network(cfg, net), _networks(variables), "z_e", x)
+    return nearest(z_e, codebook(cfg, variables))
 
 
-def decode(cfg: Config, variables: PyTree, z_q: ArrayLike) -> Array:
-    """E[x|z_q] for z_q [B, *places, D]: [B, *shape], images in [-1, 1]."""
-    z = jnp.asarray(z_q, jnp.float32)
-    if z.shape[1:] != (*places(cfg), cfg.D):
-        raise InputError(f"codes have shape {z.shape}: they must be [B, *{places(cfg)}, {cfg.D}]")
-    return vae.picture(_as_vae(cfg), _compiled(cfg, variables, "eta", z))
-
-
-def decode_codes(cfg: Config, variables: PyTree, k: ArrayLike) -> Array:
-    """E[x|k] for the atoms' numbers k [B, *places]: [B, *shape]. The way back from `codes`.
+def decode(
+    cfg: Config, variables: PyTree, z: ArrayLike, *,
+    condition: PyTree = None, net: nn.Module | None = None,
+) -> Array:  # fmt: skip
+    """Return E[x|z_q] for z_q [B, *places, D]: [B, *shape], images in [-1, 1].
 
     Raises:
-        InputError: for another shape, or numbers outside 0..K-1.
+        InputError: for another shape.
     """
-    k = np.asarray(k)
-    if k.shape[1:] != places(cfg) or k.size == 0 or k.min() < 0 or k.max() >= cfg.K:
-        raise InputError(f"codes are [B, *{places(cfg)}] of 0..{cfg.K - 1}; these are {k.shape}")
-    return decode(cfg, variables, atoms(cfg, variables)[k])
+    refuse_condition(condition)
+    z_q, wanted = jnp.asarray(z, jnp.float32), (*places(cfg), cfg.code_dim)
+    if z_q.shape[1:] != wanted:
+        raise InputError(f"encodings have shape {z_q.shape}; they must be [B, *{wanted}]")
+    eta = bounds.compiled(network(cfg, net), _networks(variables), "eta", z_q)
+    return bounds.as_data(as_vae(cfg), eta)
 
 
-def reconstruct(cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None) -> Array:
-    """The decoded codes of x [B, *shape]: [B, *shape]."""
-    return decode(cfg, variables, encode(cfg, variables, x, key))
+def decode_codes(
+    cfg: Config, variables: PyTree, k: ArrayLike, *, net: nn.Module | None = None
+) -> Array:
+    """Return E[x|k] for indices k [B, *places] of codes: [B, *shape]. The inverse of `codes`.
+
+    Raises:
+        InputError: for another shape, or indices outside 0..K-1.
+    """
+    k, num = np.asarray(k), cfg.codebook_size
+    if k.shape[1:] != places(cfg) or k.size == 0 or k.min() < 0 or k.max() >= num:
+        raise InputError(
+            f"indices of codes have shape {k.shape}; they must be [B, *{places(cfg)}], B > 0, in "
+            f"0..{num - 1}"
+        )
+    return decode(cfg, variables, codebook(cfg, variables)[k], net=net)
 
 
-def elbo(cfg: Config, variables: PyTree, x: ArrayLike, key: Key) -> Array:
-    """Ln p(x|z_q) - N ln K, under the uniform prior, for x [B, *shape]: [B], in nats."""
-    x = vae.observed(_as_vae(cfg), check_shape({"x": x}, cfg.shape), key)
-    return -terms(cfg, variables, x)[0]["reconstruction"] - kl(cfg)
+def reconstruct(
+    cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None, *,
+    condition: PyTree = None, net: nn.Module | None = None,
+) -> Array:  # fmt: skip
+    """Return the decoded codes of x [B, *shape]: [B, *shape]. See `encode`."""
+    z_q = encode(cfg, variables, x, key, condition=condition, net=net)
+    return decode(cfg, variables, z_q, net=net)
+
+
+def elbo(
+    cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None, *,
+    condition: PyTree = None, net: nn.Module | None = None,
+) -> Array:  # fmt: skip
+    """Return ln p(x|z_q) - N ln K, under the uniform prior, for x [B, *shape]: [B], in nats."""
+    refuse_condition(condition)
+    x = bounds.observed(as_vae(cfg), check_shape({"x": x}, cfg.shape), key)
+    return -terms(cfg, variables, x, net)[0]["reconstruction"] - kl(cfg)
+
+
+def log_prob(
+    cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None, *,
+    condition: PyTree = None, net: nn.Module | None = None,
+) -> Array:  # fmt: skip
+    """Return the ELBO under the uniform prior, for x [B, *shape]: [B], in nats.
+
+    Args:
+        cfg: of the model.
+        variables: of the trained model.
+        x: images in [-1, 1], or vectors.
+        key: of dynamic binarisation; None: a fixed key.
+        condition: None, as the model is unconditional.
+        net: the network that was trained instead of the Config's.
+    """
+    key = jax.random.key(0) if key is None else key
+    return elbo(cfg, variables, x, key, condition=condition, net=net)
 
 
 def kl(cfg: Config) -> float:
-    """N ln K: nats of an example's codes under the uniform prior."""
-    return float(np.prod(places(cfg)) * np.log(cfg.K))
+    """Return N ln K: nats of an example's codes under the uniform prior."""
+    return float(np.prod(places(cfg)) * np.log(cfg.codebook_size))
 
 
-def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Method:
-    """Descend L; `tx` in the place of Adam. The codebook's averages are mutables.
+def method(
+    cfg: Config, tx: optax.GradientTransformation | None = None, net: nn.Module | None = None
+) -> Method:
+    """Minimise L. The codebook's averages are mutables.
 
     Metrics: `loss`, L; `reconstruction` -ln p(x|z_q), nats; `codebook` (by gradient only) and
     `commitment`, squared distances; `kl`, the constant; `perplexity` of the batch.
+
+    Args:
+        cfg: of the model; with `net`, codebook_decay must be above 0.
+        tx: an optimiser instead of Adam.
+        net: a Flax module instead of the Config's networks, with methods `z_e(x)`, which returns
+            the encodings [B, *places(cfg), code_dim]; `eta(z_q)`, which returns the likelihood's
+            parameters [B, ..., parts · C]; and `__call__(x)`, which calls both.
+
+    Example:
+        >>> import flax.linen as nn, jax, jax.numpy as jnp
+        >>> from gengen.vae import vqvae
+        >>> class Linear(nn.Module):
+        ...     def setup(self):
+        ...         self.inner, self.out = nn.Dense(4), nn.Dense(6)
+        ...     def z_e(self, x):
+        ...         return self.inner(x).reshape(-1, 2, 2)
+        ...     def eta(self, z_q):
+        ...         return self.out(z_q.reshape(len(z_q), -1))
+        ...     def __call__(self, x):
+        ...         return self.eta(self.z_e(x))
+        >>> cfg, net = vqvae.Config(shape=(3,), num_codes=2, code_dim=2), Linear()
+        >>> batch, key = {"x": jnp.ones((8, 3))}, jax.random.key(0)
+        >>> m = vqvae.method(cfg, net=net)
+        >>> state, metrics = m.train_step(key, m.init(key, batch), batch)
+        >>> vqvae.codes(cfg, state.variables, batch["x"], net=net).shape
+        (8, 2)
     """
+    used = network(cfg, net)
 
     def init_variables(key: Key, batch: Batch) -> PyTree:
         net_key, book_key = jax.random.split(key)
-        variables = dict(VQVAE(cfg).init(net_key, check_shape(batch, cfg.shape)[:1]))
-        if cfg.decay:
-            # On the verge: what the first batch does not choose is restarted on one of its codes.
-            share = (cfg.dead or 1.0) / cfg.K
-            sums = _first_atoms(book_key, (cfg.K, cfg.D)) * share
-            variables["codebook"] = {"shares": jnp.full(cfg.K, share, jnp.float32), "sums": sums}
+        variables = dict(used.init(net_key, check_shape(batch, cfg.shape)[:1]))
+        if cfg.codebook_decay:
+            # At the threshold: codes that the first batch does not use are restarted on it.
+            num = cfg.codebook_size
+            share = (cfg.restart_threshold or 1.0) / num
+            sums = first_codes(book_key, (num, cfg.code_dim)) * share
+            variables["codebook"] = {"shares": jnp.full(num, share, jnp.float32), "sums": sums}
         return variables
 
     def loss(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
-        see_key, restart_key = jax.random.split(key)
-        x = vae.observed(_as_vae(cfg), check_shape(batch, cfg.shape), see_key)
-        parts, z_e, k = terms(cfg, {"params": params, **mutables}, x)
-        value = parts["reconstruction"] + cfg.beta * parts["commitment"]
-        if cfg.decay:
+        observation_key, restart_key = jax.random.split(key)
+        x = bounds.observed(as_vae(cfg), check_shape(batch, cfg.shape), observation_key)
+        parts, z_e, k = terms(cfg, {"params": params, **mutables}, x, used if net else None)
+        value = parts["reconstruction"] + cfg.commitment_weight * parts["commitment"]
+        if cfg.codebook_decay:
             del parts["codebook"]
             z_e = jax.lax.stop_gradient(z_e)
-            mutables = {"codebook": follow(cfg, mutables["codebook"], z_e, k, restart_key)}
+            book = follow(cfg, mutables["codebook"], z_e, k, restart_key)
+            mutables = {**mutables, "codebook": book}
         else:
             value = value + parts["codebook"]
         metrics: Metrics = {name: jnp.mean(term) for name, term in parts.items()}
@@ -335,4 +432,4 @@ def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Metho
         return jnp.mean(value), (metrics, mutables)
 
     tx = tx or optax.adam(cfg.learning_rate)
-    return close(init_variables, with_ema(descent(loss, tx), cfg.ema_decay))
+    return build(init_variables, with_ema(descent(loss, tx), cfg.ema_decay))

@@ -11,10 +11,13 @@ import pytest
 from gengen.nn.codec import Decoder, Encoder, code_map
 
 
-def build(shape, code, **options) -> tuple[Any, Any, Any]:
-    encoder, decoder = Encoder(shape, code, **options), Decoder(shape, code, **options)
+def build(shape, latent_shape, **options) -> tuple[Any, Any, Any]:
+    encoder, decoder = (
+        Encoder(shape, latent_shape, **options),
+        Decoder(shape, latent_shape, **options),
+    )
     down = jax.jit(encoder.init)(jax.random.key(0), jnp.zeros((1, *shape)))
-    up = jax.jit(decoder.init)(jax.random.key(1), jnp.zeros((1, *code)))
+    up = jax.jit(decoder.init)(jax.random.key(1), jnp.zeros((1, *latent_shape)))
     params = (down["params"], up["params"])
     return jax.jit(partial(encoder.apply, down)), jax.jit(partial(decoder.apply, up)), params
 
@@ -24,11 +27,11 @@ def build(shape, code, **options) -> tuple[Any, Any, Any]:
     [
         ((28, 28, 1), (4, 4, 16), {}),
         ((32, 32, 3), (4, 4, 16), {}),
-        ((8, 8, 1), (3,), dict(channels=(4, 8), blocks=1, widths=(6,))),
+        ((8, 8, 1), (3,), dict(channels=(4, 8), num_blocks=1, hidden=(6,))),
         ((9, 11, 2), (3,), dict(channels=(4, 8))),
         ((14, 14, 1), (2, 2, 5), dict(channels=(4, 8), strides=(7, 1))),
-        ((6, 5, 1), (2,), dict(channels=(), widths=(7,))),
-        ((4,), (2,), dict(widths=(8, 7))),
+        ((6, 5, 1), (2,), dict(channels=(), hidden=(7,))),
+        ((4,), (2,), dict(hidden=(8, 7))),
     ],
 )
 def test_there_and_back(shape, code, options):
@@ -52,7 +55,7 @@ def test_a_stride_of_seven_gives_a_224_image_32_by_32_codes():
     assert z.shape == (1, 32, 32, 4) and decode(z).shape == (1, 224, 224, 3)
 
 
-def test_a_map_code_is_local():
+def test_a_latent_map_is_local():
     """A corner of the image changes the codes near that corner, and conversely."""
     encode, decode, _ = build((32, 32, 1), (4, 4, 2))
     x = jax.random.normal(jax.random.key(0), (1, 32, 32, 1))
@@ -64,7 +67,9 @@ def test_a_map_code_is_local():
 
 
 def test_every_parameter_is_used():
-    options: dict[str, Any] = dict(shape=(9, 11, 1), code=(3, 3, 2), channels=(4, 4), blocks=1)
+    options: dict[str, Any] = dict(
+        shape=(9, 11, 1), latent_shape=(3, 3, 2), channels=(4, 4), num_blocks=1
+    )
     encoder, decoder, params = Encoder(**options), Decoder(**options), build(**options)[2]
     x = jax.random.normal(jax.random.key(0), (4, 9, 11, 1))
 
@@ -80,9 +85,9 @@ def test_every_parameter_is_used():
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(shape=(4,), code=(2, 2, 1)), "without convolutions"),
-        (dict(shape=(8, 8, 1), code=(2, 2, 1), channels=(4,)), "lead to"),
-        (dict(shape=(8, 8, 1), code=(2,), channels=(4,), strides=(2, 2)), "one stride"),
+        (dict(shape=(4,), latent_shape=(2, 2, 1)), "without convolutions"),
+        (dict(shape=(8, 8, 1), latent_shape=(2, 2, 1), channels=(4,)), "lead to"),
+        (dict(shape=(8, 8, 1), latent_shape=(2,), channels=(4,), strides=(2, 2)), "one stride"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, message):
