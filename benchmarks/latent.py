@@ -120,7 +120,8 @@ def elbo(w: Weights, b: np.ndarray) -> float:
 def ours(train: np.ndarray, seed: int, args: Args) -> tuple[list[float], Weights]:
     """Through `loop.run`."""
     cfg = vae.Config(
-        channels=(), widths=(HIDDEN,), code=(CODES,), binarise="threshold",
+        channels=(), hidden=(HIDDEN,), latent_shape=(CODES,), likelihood="bernoulli",
+        binarise="threshold",
         batch_size=args.batch_size, learning_rate=args.rate,
     )  # fmt: skip
     data = Dataset("binary digits", {"image": 255 * train})
