@@ -76,13 +76,15 @@ def on_noisy_data(method: Method) -> Method:
 DDPM: dict[str, Any] = dict(
     shape=(8, 8, 1), patch=2, channels=(8,), num_blocks=(1,), T=20, num_groups=4, batch_size=16
 )
-VAE: dict[str, Any] = dict(shape=(8, 8, 1), channels=(4, 8), widths=(8,), code=(3,), batch_size=16)
+VAE: dict[str, Any] = dict(
+    shape=(8, 8, 1), channels=(4, 8), hidden=(8,), latent_shape=(3,), batch_size=16
+)
 GAN: dict[str, Any] = dict(shape=(2,), latent_dim=4, hidden=(8,), batch_size=16)
 CASES = {
     "adversarial": Case(
         "adversarial",
-        adversarial.Config(shape=(8, 8, 1), widths=(16,), critic=(16,), prior="petals", classes=10,
-                           batch_size=16),
+        adversarial.Config(shape=(8, 8, 1), hidden=(16,), discriminator_hidden=(16,),
+                           prior="petals", num_classes=10, batch_size=16),
         adversarial.method,
         adversarial.sample,
     ),
@@ -93,7 +95,8 @@ CASES = {
     ),
     "denoising": Case(
         "denoising",
-        denoising.Config(shape=(6,), widths=(8,), code=(4,), nu=0.5, batch_size=16),
+        denoising.Config(shape=(6,), hidden=(8,), latent_shape=(4,), mask_fraction=0.5,
+                         batch_size=16),
         denoising.method,
     ),
     "ddpm": Case("ddpm", ddpm.Config(**DDPM), ddpm.method, ddpm.sample),
@@ -123,63 +126,80 @@ CASES = {
     ),
     "flow_gan": Case(
         "flow_gan",
-        flow_gan.Config(shape=(2,), couplings=2, widths=(8,), critic_widths=(8,), batch_size=16,
-                        n_critic=2),
+        flow_gan.Config(shape=(2,), num_couplings=2, hidden=(8,), critic_hidden=(8,),
+                        batch_size=16, n_critic=2),
         flow_gan.method,
         flow_gan.sample,
     ),
     "realnvp": Case(
         "realnvp",
-        realnvp.Config(shape=(4, 4, 1), couplings=2, levels=1, channels=4, batch_size=16),
+        realnvp.Config(shape=(4, 4, 1), num_couplings=2, num_levels=1, hidden_channels=4,
+                       batch_size=16),
         realnvp.method,
         realnvp.sample,
     ),
     "fvsbn": Case(
         "fvsbn", fvsbn.Config(shape=(6,), batch_size=16), fvsbn.method, fvsbn.sample
     ),
-    "nade": Case("nade", nade.Config(shape=(6,), H=4, batch_size=16), nade.method, nade.sample),
+    "nade": Case(
+        "nade", nade.Config(shape=(6,), hidden_dim=4, batch_size=16), nade.method, nade.sample
+    ),
     "made": Case(
-        "made", made.Config(shape=(4, 4, 1), widths=(8, 8), masks=2, orders=True, batch_size=16),
+        "made",
+        made.Config(shape=(4, 4, 1), hidden=(8, 8), num_masks=2, order_agnostic=True,
+                    batch_size=16),
         made.method, made.sample,
     ),
     "pixelcnn": Case(
         "pixelcnn",
-        pixelcnn.Config(shape=(4, 4, 3), features=3, hidden=3, layers=1, first=3, classes=10,
-                        head="logistic", components=2, batch_size=16),
+        pixelcnn.Config(shape=(4, 4, 3), hidden_channels=3, head_channels=3, num_layers=1,
+                        first_kernel_size=3, num_classes=10, head="logistic", num_components=2,
+                        batch_size=16),
         lambda cfg: on_noisy_data(pixelcnn.method(cfg)),
         pixelcnn.sample,
     ),
     "pixelrnn": Case(
-        "pixelrnn", pixelrnn.Config(shape=(4, 4, 1), features=3, layers=1, first=3, batch_size=16),
+        "pixelrnn",
+        pixelrnn.Config(shape=(4, 4, 1), hidden_channels=3, num_layers=1, first_kernel_size=3,
+                        batch_size=16),
         pixelrnn.method, pixelrnn.sample,
     ),
     "pixelrnn-row": Case(
         "pixelrnn",
-        pixelrnn.Config(shape=(4, 4, 1), kind="row", features=3, layers=1, first=3, batch_size=16),
+        pixelrnn.Config(shape=(4, 4, 1), layer_type="row", hidden_channels=3, num_layers=1,
+                        first_kernel_size=3, batch_size=16),
         pixelrnn.method, pixelrnn.sample,
     ),
     "vae": Case("vae", vae.Config(**VAE), vae.method, vae.sample),
     "vae-vectors": Case(
         "vae",
-        vae.Config(shape=(2,), widths=(16,), code=(2,), covariance="full", prior="petals",
-                   scale="each", draws=2, batch_size=16),
+        vae.Config(shape=(2,), hidden=(16,), latent_shape=(2,), covariance="full", prior="petals",
+                   scale_mode="each", num_latent_samples=2, batch_size=16),
         vae.method,
         vae.sample,
     ),
     "cvae": Case("cvae", cvae.Config(**VAE), cvae.method, cvae.sample),
     "cvae-part": Case(
-        "cvae", cvae.Config(**VAE, known=(0, 4, 0, 8), features=4), cvae.method, cvae.sample
+        "cvae",
+        cvae.Config(**VAE, known_region=(0, 4, 0, 8), condition_dim=4),
+        cvae.method,
+        lambda cfg, variables, key, num: cvae.sample(
+            cfg, variables, key, num, condition=np.zeros((num, 8, 8, 1), np.float32)
+        ),
     ),
-    "hvi": Case("hvi", hvi.Config(**VAE, T=1, leapfrogs=1), hvi.method, hvi.sample),
+    "hvi": Case(
+        "hvi", hvi.Config(**VAE, num_transitions=1, num_leapfrog_steps=1), hvi.method, hvi.sample
+    ),
     "vqvae": Case(
         "vqvae",
-        vqvae.Config(shape=(8, 8, 1), channels=(4, 8), blocks=1, K=8, D=4, dead=0.5, batch_size=16),
+        vqvae.Config(shape=(8, 8, 1), channels=(4, 8), num_blocks=1, codebook_size=8, code_dim=4,
+                     restart_threshold=0.5, batch_size=16),
         vqvae.method,
     ),
     "vqvae-gradient": Case(
         "vqvae",
-        vqvae.Config(shape=(4,), widths=(8,), K=4, D=2, N=3, decay=0.0, likelihood="bernoulli",
-                     batch_size=16),
+        vqvae.Config(shape=(4,), hidden=(8,), codebook_size=4, code_dim=2, num_codes=3,
+                     codebook_decay=0.0, likelihood="bernoulli", batch_size=16),
         vqvae.method,
     ),
     "gan": Case("gan", gan.Config(**GAN, loss="kl", ema_decay=0.9), gan.method, gan.sample),
@@ -243,24 +263,30 @@ FITS: dict[str, tuple[str, list[str]]] = {
 
 # Models trained in stages: data, and what to set.
 STAGED: dict[str, tuple[str, list[str]]] = {
-    "stacked": ("digits", ["widths=16,8", "batch_size=16"]),
+    "stacked": ("digits", ["hidden=16,8", "batch_size=16"]),
     "adagan": ("grid25", ["num_generators=2", "hidden=8", "latent_dim=2", "batch_size=16"]),
     "latent": (
         "digits",
-        ["latent_shape=2,2,2", "codec_channels=4,4", "channels=8", "num_blocks=1", "num_groups=4",
-         "T=20"],
+        [
+            "latent_shape=2,2,2",
+            "codec_channels=4,4",
+            "channels=8",
+            "num_blocks=1",
+            "num_groups=4",
+            "T=20",
+        ],
     ),
     "vqvae_prior": (
         "digits",
         [
             "channels=4,8",
-            "K=8",
-            "D=4",
-            "features=4",
-            "layers=1",
-            "first=3",
-            "hidden=4",
-            "classes=10",
+            "codebook_size=8",
+            "code_dim=4",
+            "hidden_channels=4",
+            "num_layers=1",
+            "first_kernel_size=3",
+            "head_channels=4",
+            "num_classes=10",
             "batch_size=16",
         ],
     ),

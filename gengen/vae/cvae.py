@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import flax.linen as nn
 import jax
@@ -29,15 +29,13 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from gengen import distributions as dist
 from gengen.contract import Task, check_labels, labels_of, require_num
-from gengen.nn.codec import Decoder, Encoder
 from gengen.steps import descent, with_ema
 from gengen.steps import method as build
 from gengen.types import Array, Batch, InputError, Key, Method, PyTree, check_shape
 from gengen.vae import bounds, vae
 from gengen.vae.bounds import sample_prior as sample_prior
-from gengen.vae.networks import Head, apply, output_shape, posterior_of, posterior_shape
+from gengen.vae.networks import CVAE, apply
 from gengen.xla import jit
 
 LOG_PROB = "importance weighted"
@@ -115,43 +113,6 @@ def _inside(region: tuple[int, ...], shape: tuple[int, ...]) -> bool:
         return False
     a, b, c, d = region
     return 0 <= a < b <= shape[0] and 0 <= c < d <= shape[1]
-
-
-# --- the networks --------------------------------------------------------------------------------
-
-
-class CVAE(nn.Module):
-    """The encoder, (x, y) → q(z|x,y), and the decoder, (z, y) → η, for y of `network_input`."""
-
-    cfg: Config
-
-    def setup(self):
-        cfg = self.cfg
-        levels: Any = dict(channels=cfg.channels, strides=cfg.strides, hidden=cfg.hidden)
-        *space, last = cfg.shape
-        num = cfg.num_classes
-        beside, beside_z = (last, cfg.condition_dim) if cfg.known_region else (num, num)
-        self.encoder = Encoder((*space, last + beside), posterior_shape(cfg), **levels)
-        self.decoder = Decoder(output_shape(cfg), (cfg.latent_shape[0] + beside_z,), **levels)
-        self.head = Head(cfg)
-        if cfg.known_region:
-            self.look = Encoder(cfg.shape, (beside_z,), **levels)
-
-    def posterior(self, x: Array, y: Array) -> dist.Normal:
-        """Return q(z|x,y)."""
-        if not self.cfg.known_region:  # planes of the classes' weights, of the size of x
-            y = jnp.broadcast_to(
-                y.reshape(len(y), *(1,) * (x.ndim - 2), -1), (*x.shape[:-1], y.shape[-1])
-            )
-        return posterior_of(self.cfg, self.encoder(jnp.concatenate([x, y], axis=-1)))
-
-    def eta(self, z: Array, y: Array) -> Array:
-        """Return the parameters of the likelihood: [B, ..., parts · C]."""
-        y = self.look(y) if self.cfg.known_region else y
-        return self.head(self.decoder(jnp.concatenate([z, y], axis=-1)))
-
-    def __call__(self, x: Array, y: Array) -> Array:
-        return self.eta(self.posterior(x, y).mean, y)
 
 
 # --- the condition -------------------------------------------------------------------------------

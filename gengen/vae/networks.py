@@ -1,6 +1,6 @@
 """Networks of the VAE family: encoder to q(z|x), decoder to the parameters of a likelihood.
 
-Each takes a Config, that of `gengen.vae.vae` or one that inherits from it, or has the same fields.
+`cfg` is a Config of the model: for `Head` of any of them, as all have the likelihood's fields.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gengen import distributions as dist
-from gengen.nn.codec import Decoder, Encoder
+from gengen.nn.codec import Decoder, Encoder, code_map
 from gengen.types import Array, Shape
+from gengen.vae.codebook import first_codes
 
 MAX_LOG_STD = 7.0  # bound of |ln σ| of q(z|x)
 
@@ -94,6 +95,79 @@ def posterior_of(cfg: Any, h: Array) -> dist.Normal:
     rows, columns = np.tril_indices(last, -1)
     lower = jnp.zeros((h.shape[0], last, last)).at[:, rows, columns].set(rest)
     return dist.Normal(mean, log_std, lower)
+
+
+class CVAE(nn.Module):
+    """The encoder, (x, y) → q(z|x,y), and the decoder, (z, y) → η, with y of `cvae`."""
+
+    cfg: Any
+
+    def setup(self):
+        cfg = self.cfg
+        levels: Any = dict(channels=cfg.channels, strides=cfg.strides, hidden=cfg.hidden)
+        *space, last = cfg.shape
+        num = cfg.num_classes
+        beside, beside_z = (last, cfg.condition_dim) if cfg.known_region else (num, num)
+        self.encoder = Encoder((*space, last + beside), posterior_shape(cfg), **levels)
+        self.decoder = Decoder(output_shape(cfg), (cfg.latent_shape[0] + beside_z,), **levels)
+        self.head = Head(cfg)
+        if cfg.known_region:
+            self.look = Encoder(cfg.shape, (beside_z,), **levels)
+
+    def posterior(self, x: Array, y: Array) -> dist.Normal:
+        """Return q(z|x,y)."""
+        if not self.cfg.known_region:  # planes of the classes' weights, of the size of x
+            y = jnp.broadcast_to(
+                y.reshape(len(y), *(1,) * (x.ndim - 2), -1), (*x.shape[:-1], y.shape[-1])
+            )
+        return posterior_of(self.cfg, self.encoder(jnp.concatenate([x, y], axis=-1)))
+
+    def eta(self, z: Array, y: Array) -> Array:
+        """Return the parameters of the likelihood: [B, ..., parts · C]."""
+        y = self.look(y) if self.cfg.known_region else y
+        return self.head(self.decoder(jnp.concatenate([z, y], axis=-1)))
+
+    def __call__(self, x: Array, y: Array) -> Array:
+        return self.eta(self.posterior(x, y).mean, y)
+
+
+class VQVAE(nn.Module):
+    """Encoder, x → z_e [B, *places, D]; decoder, z_q → η; the codebook, if it is a parameter."""
+
+    cfg: Any
+
+    def setup(self):
+        cfg = self.cfg
+        is_image, num = len(cfg.shape) == 3, cfg.num_codes * cfg.code_dim
+        latent_shape = (*places(cfg), cfg.code_dim) if is_image else (num,)
+        options: Any = dict(
+            channels=cfg.channels, strides=cfg.strides, num_blocks=cfg.num_blocks,
+            hidden=cfg.hidden,
+        )  # fmt: skip
+        self.encoder = Encoder(cfg.shape, latent_shape, **options)
+        self.decoder = Decoder(output_shape(cfg), latent_shape, **options)
+        self.likelihood = Head(cfg)
+        if not cfg.codebook_decay:
+            self.codebook = self.param("codebook", first_codes, (cfg.codebook_size, cfg.code_dim))
+
+    def z_e(self, x: Array) -> Array:
+        """Return the encodings of x before quantisation."""
+        return self.encoder(x).reshape(-1, *places(self.cfg), self.cfg.code_dim)
+
+    def eta(self, z_q: Array) -> Array:
+        """Return the parameters of the likelihood."""
+        is_vector = len(self.cfg.shape) == 1
+        return self.likelihood(self.decoder(z_q.reshape(len(z_q), -1) if is_vector else z_q))
+
+    def __call__(self, x: Array) -> Array:
+        return self.eta(self.z_e(x))
+
+
+def places(cfg: Any) -> Shape:
+    """Return the shape of an example's codes: (h, w) of images, (num_codes,) of vectors."""
+    if len(cfg.shape) == 1:
+        return (cfg.num_codes,)
+    return code_map(cfg.shape, cfg.code_dim, len(cfg.channels), cfg.strides)[:2]
 
 
 def apply(net: nn.Module, variables: Any, name: str, *args: Array) -> Any:

@@ -38,7 +38,6 @@ from jax.typing import ArrayLike
 
 from gengen.contract import BaseConfig, Task, adapt, refuse_condition
 from gengen.contract import unconditional as condition_of
-from gengen.nn.codec import Decoder, Encoder, code_map
 from gengen.steps import descent, with_ema
 from gengen.steps import method as build
 from gengen.types import Array, Batch, InputError, Key, Method, Metrics, PyTree, Shape, check_shape
@@ -51,11 +50,11 @@ from gengen.vae.codebook import (
     perplexity,
     straight_through,
 )
-from gengen.vae.networks import Head, apply, likelihood, output_shape
+from gengen.vae.networks import VQVAE, apply, likelihood, places
 
 __all__ = [
-    "LOG_PROB", "Config", "codes", "condition_of", "decode", "decode_codes", "elbo", "encode",
-    "log_prob", "method", "reconstruct",
+    "LOG_PROB", "VQVAE", "Config", "codes", "condition_of", "decode", "decode_codes", "elbo",
+    "encode", "log_prob", "method", "nearest", "perplexity", "places", "reconstruct",
 ]  # fmt: skip
 
 LOG_PROB = "lower bound"
@@ -122,7 +121,11 @@ class ImageConfig(BaseConfig):
             raise InputError(
                 "Config.channels is empty; images need at least one level of convolutions"
             )
-        as_vae(self)
+        vae.Config(  # checks the fields that both have
+            shape=self.shape, likelihood=self.likelihood, scale_mode=self.scale_mode,
+            initial_scale=self.initial_scale, min_scale=self.min_scale, binarise=self.binarise,
+            batch_size=self.batch_size, learning_rate=self.learning_rate,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -163,55 +166,7 @@ def paper_fields() -> dict[str, Any]:
     )  # fmt: skip
 
 
-def as_vae(cfg: ImageConfig) -> vae.Config:
-    """Return the likelihood's part of a Config as one of `vae`, which checks it."""
-    return vae.Config(
-        shape=cfg.shape, latent_shape=(1,), likelihood=cfg.likelihood, scale_mode=cfg.scale_mode,
-        initial_scale=cfg.initial_scale, min_scale=cfg.min_scale, binarise=cfg.binarise,
-        batch_size=cfg.batch_size, learning_rate=cfg.learning_rate,
-    )  # fmt: skip
-
-
-def places(cfg: Config) -> Shape:
-    """Return the shape of an example's codes: (h, w) of images, (num_codes,) of vectors."""
-    if len(cfg.shape) == 1:
-        return (cfg.num_codes,)
-    return code_map(cfg.shape, cfg.code_dim, len(cfg.channels), cfg.strides)[:2]
-
-
 # --- the networks --------------------------------------------------------------------------------
-
-
-class VQVAE(nn.Module):
-    """Encoder, x → z_e [B, *places, D]; decoder, z_q → η; the codebook, if it is a parameter."""
-
-    cfg: Config
-
-    def setup(self):
-        cfg = self.cfg
-        is_image, num = len(cfg.shape) == 3, cfg.num_codes * cfg.code_dim
-        latent_shape = (*places(cfg), cfg.code_dim) if is_image else (num,)
-        options: Any = dict(
-            channels=cfg.channels, strides=cfg.strides, num_blocks=cfg.num_blocks,
-            hidden=cfg.hidden,
-        )  # fmt: skip
-        self.encoder = Encoder(cfg.shape, latent_shape, **options)
-        self.decoder = Decoder(output_shape(as_vae(cfg)), latent_shape, **options)
-        self.likelihood = Head(as_vae(cfg))
-        if not cfg.codebook_decay:
-            self.codebook = self.param("codebook", first_codes, (cfg.codebook_size, cfg.code_dim))
-
-    def z_e(self, x: Array) -> Array:
-        """Return the encodings of x before quantisation."""
-        return self.encoder(x).reshape(-1, *places(self.cfg), self.cfg.code_dim)
-
-    def eta(self, z_q: Array) -> Array:
-        """Return the parameters of the likelihood."""
-        is_vector = len(self.cfg.shape) == 1
-        return self.likelihood(self.decoder(z_q.reshape(len(z_q), -1) if is_vector else z_q))
-
-    def __call__(self, x: Array) -> Array:
-        return self.eta(self.z_e(x))
 
 
 def network(cfg: Config, net: nn.Module | None) -> nn.Module:
@@ -250,7 +205,7 @@ def terms(
     eta = apply(used, own, "eta", straight_through(z_e, z_q))
     still = jax.lax.stop_gradient
     parts = {
-        "reconstruction": -likelihood(as_vae(cfg)).log_prob(x, eta),
+        "reconstruction": -likelihood(cfg).log_prob(x, eta),
         "codebook": _square(still(z_e) - z_q),
         "commitment": _square(z_e - still(z_q)),
     }
@@ -287,7 +242,7 @@ def codes(
     net: nn.Module | None = None,
 ) -> Array:  # fmt: skip
     """Return the indices of the codes of x [B, *shape]: int32 [B, *places]. See `encode`."""
-    x = bounds.observed(as_vae(cfg), check_shape({"x": x}, cfg.shape), key)
+    x = bounds.observed(cfg, check_shape({"x": x}, cfg.shape), key)
     z_e = bounds.compiled(network(cfg, net), _networks(variables), "z_e", x)
     return nearest(z_e, codebook(cfg, variables))
 
@@ -306,7 +261,7 @@ def decode(
     if z_q.shape[1:] != wanted:
         raise InputError(f"encodings have shape {z_q.shape}; they must be [B, *{wanted}]")
     eta = bounds.compiled(network(cfg, net), _networks(variables), "eta", z_q)
-    return bounds.as_data(as_vae(cfg), eta)
+    return bounds.as_data(cfg, eta)
 
 
 def decode_codes(
@@ -341,7 +296,7 @@ def elbo(
 ) -> Array:  # fmt: skip
     """Return ln p(x|z_q) - N ln K, under the uniform prior, for x [B, *shape]: [B], in nats."""
     refuse_condition(condition)
-    x = bounds.observed(as_vae(cfg), check_shape({"x": x}, cfg.shape), key)
+    x = bounds.observed(cfg, check_shape({"x": x}, cfg.shape), key)
     return -terms(cfg, variables, x, net)[0]["reconstruction"] - kl(cfg)
 
 
@@ -417,7 +372,7 @@ def method(
 
     def loss(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
         observation_key, restart_key = jax.random.split(key)
-        x = bounds.observed(as_vae(cfg), check_shape(batch, cfg.shape), observation_key)
+        x = bounds.observed(cfg, check_shape(batch, cfg.shape), observation_key)
         parts, z_e, k = terms(cfg, {"params": params, **mutables}, x, used if net else None)
         value = parts["reconstruction"] + cfg.commitment_weight * parts["commitment"]
         if cfg.codebook_decay:

@@ -15,8 +15,8 @@ from gengen.data import load, to_batch
 from gengen.divergences import mmd
 from tests.training import train
 
-CFG = adversarial.Config(shape=(3,), widths=(8,), critic=(8,), batch_size=16)
-TOY = adversarial.Config(shape=(8, 8, 1), widths=(128, 128), critic=(128, 128))
+CFG = adversarial.Config(shape=(3,), hidden=(8,), discriminator_hidden=(8,), batch_size=16)
+TOY = adversarial.Config(shape=(8, 8, 1), hidden=(128, 128), discriminator_hidden=(128, 128))
 
 
 def digits(num=500):
@@ -30,10 +30,10 @@ def test_codes_are_nearer_to_the_prior_than_an_autoencoders():
 
     Under equal laws its deviation is about 1/500; 0.001 to 0.048 was seen at this length.
     """
-    batch, prior = digits(), adversarial.draw_prior(TOY, jax.random.key(9), 500)
+    batch, prior = digits(), adversarial.sample_prior(TOY, jax.random.key(9), 500)
     state = train(adversarial.method(TOY), batch, 1000)
     codes = adversarial.encode(TOY, state.variables, batch["image"])
-    plain = autoencoder.Config(shape=(8, 8, 1), channels=(), widths=(128, 128), code=(2,))
+    plain = autoencoder.Config(shape=(8, 8, 1), channels=(), hidden=(128, 128), latent_shape=(2,))
     other = train(autoencoder.method(plain), batch, 1000)
     free = autoencoder.encode(plain, other.variables, batch["image"])
     distances = mmd(codes, prior, 1.0), mmd(free, prior, 1.0)
@@ -45,7 +45,7 @@ def test_codes_are_nearer_to_the_prior_than_an_autoencoders():
 
 @pytest.mark.slow
 def test_given_labels_each_class_takes_its_petal():
-    cfg = dataclasses.replace(TOY, prior="petals", classes=10, encoder_rate=3e-4)
+    cfg = dataclasses.replace(TOY, prior="petals", num_classes=10, encoder_learning_rate=3e-4)
     batch = digits()
     state = train(adversarial.method(cfg), batch, 800)
     codes = adversarial.encode(cfg, state.variables, batch["image"])
@@ -78,7 +78,7 @@ def test_one_step_is_three_moves_by_hand():
 
     e, d, first = *map(move, (e, d), jax.grad(error, (0, 1))(e, d)), error(e, d)
     _, second_key, _ = jax.random.split(jax.random.fold_in(key, 0), 3)
-    z = adversarial.draw_prior(CFG, second_key, 16)
+    z = adversarial.sample_prior(CFG, second_key, 16)
 
     def divergence(D):
         real, fake = jax.nn.sigmoid(logit(D, z)), jax.nn.sigmoid(logit(D, code(e)))
@@ -100,7 +100,7 @@ def test_one_step_is_three_moves_by_hand():
 
 
 def test_the_discriminator_sees_labels_beside_codes():
-    cfg = dataclasses.replace(CFG, prior="petals", classes=3)
+    cfg = dataclasses.replace(CFG, prior="petals", num_classes=3)
     batch = {"x": np.zeros((4, 3), np.float32), "label": np.array([0, 1, 2, -1], np.int32)}
     params = adversarial.method(cfg).init(jax.random.key(0), batch).params
     z = jnp.ones((4, 2))
@@ -114,13 +114,15 @@ def test_the_discriminator_sees_labels_beside_codes():
 
 def test_the_priors_have_their_laws():
     num, key = 20_000, jax.random.key(0)
-    normal = np.asarray(adversarial.draw_prior(dataclasses.replace(CFG, scale=2.0), key, num))
+    normal = np.asarray(
+        adversarial.sample_prior(dataclasses.replace(CFG, prior_scale=2.0), key, num)
+    )
     np.testing.assert_allclose(np.cov(normal.T), 4 * np.eye(2), atol=0.2)  # 5 · 4 √(2/20000)
     petals = dataclasses.replace(CFG, prior="petals")
-    z = adversarial.draw_prior(petals, key, num)
+    z = adversarial.sample_prior(petals, key, num)
     # -E ln p is the entropy: the same of draws by the mixture itself, within 5 · 1.1 √(2/20000).
     of = lambda z: float(-np.mean(dist.petals().log_prob(z)))  # noqa: E731
-    assert of(z) == pytest.approx(of(dist.petals().draw(jax.random.key(1), num)), abs=0.06)
+    assert of(z) == pytest.approx(of(dist.petals().sample(jax.random.key(1), num)), abs=0.06)
     roll = dataclasses.replace(CFG, prior="swiss_roll")
     u = np.linspace(0, 1, 200)
     spiral = np.asarray(adversarial.swiss_roll(jnp.asarray(u)))
@@ -128,33 +130,34 @@ def test_the_priors_have_their_laws():
     assert radius[0] == pytest.approx(1) and radius[-1] == pytest.approx(3)
     turned = np.unwrap(np.arctan2(spiral[:, 1], spiral[:, 0]))
     assert turned[-1] - turned[0] == pytest.approx(2 * np.pi * adversarial.TURNS, rel=1e-5)
-    z = np.asarray(adversarial.draw_prior(roll, key, 500))
+    z = np.asarray(adversarial.sample_prior(roll, key, 500))
     away = np.sqrt(((z[:, None] - spiral) ** 2).sum(-1)).min(1)
     assert np.quantile(away, 0.99) < 3 * adversarial.THICKNESS
 
 
 def test_a_label_draws_from_its_own_part():
     label = jnp.arange(1000) % 10
-    petals = dataclasses.replace(CFG, prior="petals", classes=10)
-    z = adversarial.draw_prior(petals, jax.random.key(0), 1000, label)
+    petals = dataclasses.replace(CFG, prior="petals", num_classes=10)
+    z = adversarial.sample_prior(petals, jax.random.key(0), 1000, label)
     mixture = dist.petals()
     d = np.asarray(z - mixture.means[label])
     covariances = np.asarray(jnp.einsum("kij,klj->kil", mixture.factors, mixture.factors))
     square = np.einsum("bi,bij,bj->b", d, np.linalg.inv(covariances)[np.asarray(label)], d)
     assert square.mean() == pytest.approx(2, abs=0.32)  # χ² of 2: 5 · 2/√1000
-    unknown = adversarial.draw_prior(petals, jax.random.key(0), 1000, jnp.full(1000, -1))
-    none = adversarial.draw_prior(petals, jax.random.key(0), 1000)
+    unknown = adversarial.sample_prior(petals, jax.random.key(0), 1000, jnp.full(1000, -1))
+    none = adversarial.sample_prior(petals, jax.random.key(0), 1000)
     np.testing.assert_array_equal(unknown, none)
-    roll = dataclasses.replace(CFG, prior="swiss_roll", classes=10)
-    z = np.asarray(adversarial.draw_prior(roll, jax.random.key(0), 1000, jnp.full(1000, 9)))
+    roll = dataclasses.replace(CFG, prior="swiss_roll", num_classes=10)
+    z = np.asarray(adversarial.sample_prior(roll, jax.random.key(0), 1000, jnp.full(1000, 9)))
     ends = np.asarray(adversarial.swiss_roll(jnp.linspace(0.9, 1, 50)))
     assert np.sqrt(((z[:, None] - ends) ** 2).sum(-1)).min(1).mean() < 2 * adversarial.THICKNESS
 
 
 @pytest.mark.parametrize(
     "change",
-    [dict(shape=(2, 2)), dict(code=0), dict(prior="uniform"), dict(classes=10), dict(scale=0.0),
-     dict(prior="petals", code=3), dict(prior="petals", classes=11)],
+    [dict(shape=(2, 2)), dict(latent_dim=0), dict(prior="uniform"), dict(num_classes=10),
+     dict(prior_scale=0.0),
+     dict(prior="petals", latent_dim=3), dict(prior="petals", num_classes=11)],
 )  # fmt: skip
 def test_an_impossible_config_is_refused(change):
     with pytest.raises(ValueError, match="Config"):
@@ -162,12 +165,12 @@ def test_an_impossible_config_is_refused(change):
 
 
 def test_bad_input_is_refused():
-    cfg = dataclasses.replace(CFG, prior="petals", classes=3)
+    cfg = dataclasses.replace(CFG, prior="petals", num_classes=3)
     method, batch = adversarial.method(cfg), {"x": np.zeros((4, 3), np.float32)}
     state = method.init(jax.random.key(0), batch)
-    with pytest.raises(ValueError, match="classes=0"):
+    with pytest.raises(ValueError, match="num_classes=0"):
         method.train_step(jax.random.key(0), state, batch)
-    with pytest.raises(ValueError, match="codes have shape"):
+    with pytest.raises(ValueError, match="latents have shape"):
         adversarial.decode(cfg, state.variables, np.zeros((1, 3), np.float32))
     with pytest.raises(ValueError, match="num = 0"):
         adversarial.sample(cfg, state.variables, jax.random.key(0), 0)

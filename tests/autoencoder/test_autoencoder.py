@@ -11,7 +11,7 @@ from gengen.autoencoder import autoencoder
 from tests.training import falling, often, train
 
 STEPS = 4000
-LINEAR = autoencoder.Config(shape=(6,), code=(2,))
+LINEAR = autoencoder.Config(shape=(6,), latent_shape=(2,))
 
 
 def correlated(num=500, seed=0):
@@ -46,7 +46,7 @@ def test_a_linear_autoencoder_is_pca(tied):
 def test_nonlinear_layers_beat_pca_on_a_curve():
     t = np.random.default_rng(0).uniform(-1, 1, 400)
     x = np.stack([t, t**2 - 1 / 3], axis=1).astype(np.float32)
-    cfg = autoencoder.Config(shape=(2,), code=(1,), widths=(16, 16), activation="tanh")
+    cfg = autoencoder.Config(shape=(2,), latent_shape=(1,), hidden=(16, 16), activation="tanh")
     state = train(autoencoder.method(cfg, falling(2000)), {"x": x}, 2000)
     error = np.mean(
         np.sum((x - np.asarray(autoencoder.reconstruct(cfg, state.variables, x))) ** 2, 1)
@@ -73,7 +73,9 @@ def test_the_losses_by_hand():
 
 
 def test_tied_weights_are_the_encoders():
-    cfg = autoencoder.Config(shape=(4,), code=(2,), widths=(3,), tied=True, activation="tanh")
+    cfg = autoencoder.Config(
+        shape=(4,), latent_shape=(2,), hidden=(3,), tied=True, activation="tanh"
+    )
     x = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
     params = autoencoder.method(cfg).init(jax.random.key(0), {"x": x}).params
     assert sorted(params["mlp"]) == ["W1", "W2", "b1", "b2", "c1", "c2"]
@@ -85,8 +87,8 @@ def test_tied_weights_are_the_encoders():
 
 def test_the_code_of_32_x_32_colour_images_is_4_x_4_x_16():
     cfg = autoencoder.Config(shape=(32, 32, 3))
-    assert autoencoder.code_shape(cfg) == (4, 4, 16)
-    assert autoencoder.code_shape(dataclasses.replace(cfg, shape=(28, 28, 1))) == (4, 4, 16)
+    assert autoencoder.latent_shape(cfg) == (4, 4, 16)
+    assert autoencoder.latent_shape(dataclasses.replace(cfg, shape=(28, 28, 1))) == (4, 4, 16)
     small = dataclasses.replace(cfg, channels=(2, 2, 2))
     x = np.zeros((2, 32, 32, 3), np.float32)
     state = autoencoder.method(small).init(jax.random.key(0), {"image": x})
@@ -101,7 +103,7 @@ def test_a_convolutional_autoencoder_learns():
     for image in x:
         i, j = rng.integers(0, 5, 2)
         image[i : i + rng.integers(2, 5), j : j + rng.integers(2, 5)] = 1
-    cfg = autoencoder.Config(shape=(8, 8, 1), channels=(8, 16), code=(8,))
+    cfg = autoencoder.Config(shape=(8, 8, 1), channels=(8, 16), latent_shape=(8,))
     method = autoencoder.method(cfg, falling(400, 5e-3))
     state, step = method.init(jax.random.key(0), {"image": x}), often(method.train_step)
     for _ in range(400):
@@ -115,9 +117,9 @@ def test_a_convolutional_autoencoder_learns():
     "change, message",
     [
         (dict(shape=(4, 4)), "Config.shape"),
-        (dict(code=(2, 2)), "Config.code"),
-        (dict(code=(3, 4, 16)), "Config.code"),
-        (dict(code=(4, 4, 8), channels=()), "Config.code"),
+        (dict(latent_shape=(2, 2)), "Config.latent_shape"),
+        (dict(latent_shape=(3, 4, 16)), "Config.latent_shape"),
+        (dict(latent_shape=(4, 4, 8), channels=()), "Config.latent_shape"),
         (dict(loss="l1"), "Config.loss"),
         (dict(loss="cross-entropy", shape=(3,)), "Config.loss"),
         (dict(activation="swish"), "Config.activation"),
@@ -134,7 +136,7 @@ def test_an_impossible_config_is_refused(change, message):
 
 def test_codes_of_another_shape_are_refused():
     state = autoencoder.method(LINEAR).init(jax.random.key(0), {"x": correlated(4)})
-    with pytest.raises(ValueError, match="codes have shape"):
+    with pytest.raises(ValueError, match="latents have shape"):
         autoencoder.decode(LINEAR, state.variables, np.zeros((3, 5), np.float32))
     with pytest.raises(ValueError, match="Config.shape"):
         autoencoder.encode(LINEAR, state.variables, np.zeros((3, 5), np.float32))

@@ -11,7 +11,7 @@ from gengen.autoencoder import denoising
 from tests.training import falling, train
 
 SIGMA = 0.8
-LINEAR = denoising.Config(shape=(3,), code=(3,), noise="gaussian", sigma=SIGMA)
+LINEAR = denoising.Config(shape=(3,), latent_shape=(3,), noise="gaussian", noise_std=SIGMA)
 
 
 def test_a_linear_one_is_the_wiener_filter():
@@ -35,7 +35,7 @@ def test_a_linear_one_is_the_wiener_filter():
 
 def test_masking_takes_exactly_its_share_of_every_example():
     x = jnp.ones((50, 4, 5, 1))
-    cfg = denoising.Config(shape=(4, 5, 1), channels=(), nu=0.3)
+    cfg = denoising.Config(shape=(4, 5, 1), channels=(), mask_fraction=0.3)
     got = np.asarray(denoising.corrupt(cfg, jax.random.key(0), x)).reshape(50, 20)
     assert set(np.unique(got)) == {-1.0, 1.0}  # black, as the paper's 0
     np.testing.assert_array_equal((got == -1).sum(1), 6)
@@ -62,7 +62,7 @@ def test_the_target_is_clean():
     """With everything lost but the bias, the best guess is the mean of the clean data."""
     x = np.random.default_rng(0).normal(size=(256, 4)).astype(np.float32) + [1, 2, 3, 4]
     x = x.astype(np.float32)
-    cfg = denoising.Config(shape=(4,), code=(4,), nu=0.99)  # rounded: all four
+    cfg = denoising.Config(shape=(4,), latent_shape=(4,), mask_fraction=0.99)  # rounded: all four
     state = train(denoising.method(cfg, falling(1000)), {"x": x}, 1000)
     got = denoising.reconstruct(cfg, state.variables, np.zeros((1, 4), np.float32))
     np.testing.assert_allclose(got[0], x.mean(0), atol=1e-3)
@@ -80,7 +80,8 @@ def test_the_papers_layer():
 
 
 @pytest.mark.parametrize(
-    "change", [dict(noise="salt"), dict(nu=1.0), dict(nu=-0.1), dict(sigma=-1)]
+    "change",
+    [dict(noise="salt"), dict(mask_fraction=1.0), dict(mask_fraction=-0.1), dict(noise_std=-1)],
 )
 def test_an_impossible_config_is_refused(change):
     with pytest.raises(ValueError, match=f"Config.{next(iter(change))}"):

@@ -8,7 +8,7 @@ import pytest
 
 from gengen.autoencoder import marginalized
 
-CFG = marginalized.Config(p=0.3)
+CFG = marginalized.Config(corruption_probability=0.3)
 
 
 def data(num=60, dims=5, seed=0):
@@ -35,8 +35,8 @@ def test_the_expectations_entry_by_entry():
 def test_w_minimises_the_expected_error():
     """The expected squared error over all masks has no gradient at W: E[P] = W (E[Q] + λI)."""
     x = data()
-    W = np.float64(marginalized.fit(x, CFG)["W"][0])
-    P, Q = marginalized.expectations(np.asarray(x, np.float64), CFG.p)
+    W = np.float64(marginalized.fit(CFG, x)["params"]["W"][0])
+    P, Q = marginalized.expectations(np.asarray(x, np.float64), CFG.corruption_probability)
     # W is rounded to float32 (6e-8), and Q's entries are of order 1e2.
     np.testing.assert_allclose(W @ (Q + CFG.ridge * np.eye(6)), P[:-1], atol=1e-4)
 
@@ -48,11 +48,13 @@ def test_the_average_over_m_copies_tends_to_it_like_one_over_root_m():
     by a fifth); over ln 1000 = 6.9 and seven sizes the slope's is about 0.07/(2.3 √7) = 0.012; the
     bias of an inverse at small m, of order 1/m, adds some.
     """
-    x, exact = data(200), np.float64(marginalized.fit(data(200), CFG)["W"])
+    x, exact = data(200), np.float64(marginalized.fit(CFG, data(200))["params"]["W"])
     sizes = [1, 3, 10, 30, 100, 300, 1000]
     errors = [
         np.mean([
-            np.linalg.norm(np.float64(marginalized.fit_copies(x, m, CFG, seed)["W"]) - exact)
+            np.linalg.norm(
+                np.float64(marginalized.fit_copies(CFG, x, m, seed)["params"]["W"]) - exact
+            )
             for seed in range(8)
         ])
         for m in sizes
@@ -63,21 +65,21 @@ def test_the_average_over_m_copies_tends_to_it_like_one_over_root_m():
 
 def test_without_noise_the_input_is_given_back():
     x = data()
-    params = marginalized.fit(x, dataclasses.replace(CFG, p=0.0))
-    np.testing.assert_allclose(marginalized.reconstruct(params, x), x, atol=1e-4)
+    params = marginalized.fit(dataclasses.replace(CFG, corruption_probability=0.0), x)
+    np.testing.assert_allclose(marginalized.reconstruct(CFG, params, x), x, atol=1e-4)
 
 
 def test_a_stack_is_layers_of_layers():
     x = data()
-    two = marginalized.fit(x, dataclasses.replace(CFG, layers=2))
-    one = marginalized.fit(x, CFG)
-    np.testing.assert_array_equal(two["W"][0], one["W"][0])
-    W = np.asarray(one["W"][0], np.float64)
+    two = marginalized.fit(dataclasses.replace(CFG, num_layers=2), x)
+    one = marginalized.fit(CFG, x)
+    np.testing.assert_array_equal(two["params"]["W"][0], one["params"]["W"][0])
+    W = np.asarray(one["params"]["W"][0], np.float64)
     h = np.tanh(np.asarray(x, np.float64) @ W[:, :-1].T + W[:, -1])
-    above = marginalized.fit(h.astype(np.float32), CFG)
+    above = marginalized.fit(CFG, h.astype(np.float32))
     # h was rounded to float32 between the layers here, and E[Q]'s inverse magnifies that.
-    np.testing.assert_allclose(two["W"][1], above["W"][0], atol=1e-4)
-    features = np.asarray(marginalized.transform(two, x))
+    np.testing.assert_allclose(two["params"]["W"][1], above["params"]["W"][0], atol=1e-4)
+    features = np.asarray(marginalized.transform(CFG, two, x))
     assert features.shape == (60, 15)
     np.testing.assert_array_equal(features[:, :5], x)
     np.testing.assert_allclose(features[:, 5:10], h, atol=1e-5)
@@ -87,30 +89,31 @@ def test_images_count_from_black():
     """Always black pixels are always 0: E[Q] is singular but for the ridge."""
     x = np.random.default_rng(0).uniform(-1, 1, (40, 3, 3, 1)).astype(np.float32)
     x[:, 0] = -1
-    params = marginalized.fit(x, CFG)
-    assert np.isfinite(params["W"]).all()
-    assert marginalized.transform(params, x).shape == (40, 18)
-    assert marginalized.reconstruct(params, x).shape == x.shape
-    np.testing.assert_allclose(marginalized.reconstruct(params, x)[:, 0], -1, atol=1e-4)
+    params = marginalized.fit(CFG, x)
+    assert np.isfinite(params["params"]["W"]).all()
+    assert marginalized.transform(CFG, params, x).shape == (40, 18)
+    assert marginalized.reconstruct(CFG, params, x).shape == x.shape
+    np.testing.assert_allclose(marginalized.reconstruct(CFG, params, x)[:, 0], -1, atol=1e-4)
     with pytest.raises(ValueError, match="Config.ridge = 0"):
-        marginalized.fit(x, dataclasses.replace(CFG, ridge=0.0))
+        marginalized.fit(dataclasses.replace(CFG, ridge=0.0), x)
 
 
 def test_bad_data_is_refused():
     with pytest.raises(ValueError, match="Config.shape"):
-        marginalized.fit(data(), dataclasses.replace(CFG, shape=(4,)))
+        marginalized.fit(dataclasses.replace(CFG, shape=(4,)), data())
     with pytest.raises(ValueError, match="NaN"):
-        marginalized.fit(np.full((3, 2), np.nan, np.float32), CFG)
+        marginalized.fit(CFG, np.full((3, 2), np.nan, np.float32))
     with pytest.raises(ValueError, match="empty"):
-        marginalized.fit(np.zeros((0, 2), np.float32), CFG)
-    with pytest.raises(ValueError, match="5 numbers each"):
-        marginalized.transform(marginalized.fit(data(), CFG), jnp.zeros((2, 3)))
+        marginalized.fit(CFG, np.zeros((0, 2), np.float32))
+    with pytest.raises(ValueError, match="5 numbers"):
+        marginalized.transform(CFG, marginalized.fit(CFG, data()), jnp.zeros((2, 3)))
     with pytest.raises(ValueError, match="m = 0"):
-        marginalized.fit_copies(data(), 0, CFG)
+        marginalized.fit_copies(CFG, data(), 0)
 
 
 @pytest.mark.parametrize(
-    "change", [dict(p=1.0), dict(layers=0), dict(ridge=-1), dict(shape=(2, 2))]
+    "change",
+    [dict(corruption_probability=1.0), dict(num_layers=0), dict(ridge=-1), dict(shape=(2, 2))],
 )
 def test_an_impossible_config_is_refused(change):
     with pytest.raises(ValueError, match=f"Config.{next(iter(change))}"):

@@ -16,8 +16,10 @@ from gengen.data import Dataset, load, to_batch
 from tests.autoencoder.test_autoencoder import correlated, pca
 from tests.training import falling, train
 
-LINEAR = stacked.Config(shape=(6,), widths=(4, 2), activation="linear", classes=0)
-SMALL = stacked.Config(shape=(8, 8, 1), widths=(128, 64, 32), labelled=50, learning_rate=3e-3)
+LINEAR = stacked.Config(
+    shape=(6,), hidden=(4, 2), activation="linear", num_classes=0, mask_fraction=0.0
+)
+SMALL = stacked.Config(shape=(8, 8, 1), hidden=(128, 64, 32), num_labelled=50, learning_rate=3e-3)
 
 
 def run_stages(stages, data, steps, seed=0):
@@ -85,7 +87,7 @@ def test_pretraining_helps_where_labels_are_few():
 
 def test_a_stage_trains_on_the_codes_below():
     x = np.random.default_rng(0).integers(0, 256, (30, 4, 4, 1)).astype(np.uint8)
-    cfg = dataclasses.replace(SMALL, shape=(4, 4, 1), widths=(5, 3), labelled=7)
+    cfg = dataclasses.replace(SMALL, shape=(4, 4, 1), hidden=(5, 3), num_labelled=7)
     data = Dataset("noise", {"image": x, "label": np.arange(30, dtype=np.int32) % 10})
     first, second, finetune = stacked.stages(cfg)
     batch = to_batch(data.arrays, np.arange(30, dtype=np.int32))
@@ -107,7 +109,7 @@ def test_a_stage_trains_on_the_codes_below():
 
 
 def test_the_loop_runs_the_stages(tmp_path):
-    cfg = dataclasses.replace(SMALL, widths=(8, 4), nu=0.25, batch_size=64)
+    cfg = dataclasses.replace(SMALL, hidden=(8, 4), mask_fraction=0.25, batch_size=64)
     states = loop.run(
         stacked.stages(cfg), load("digits"), out=tmp_path / "run", steps=6, batch_size=64
     )
@@ -122,7 +124,7 @@ def test_what_lies_in_the_unit_interval_has_a_cross_entropy():
     """Of one sigmoid layer on vectors: ‖·‖². On images, or on codes, Σ -t ln σ(η) - ..."""
     x = np.random.default_rng(0).uniform(0, 1, (6, 3)).astype(np.float32)
     for layer, squared in ((0, True), (1, False)):
-        cfg = stacked.Config(shape=(3,), widths=(3, 3), classes=0)
+        cfg = stacked.Config(shape=(3,), hidden=(3, 3), num_classes=0, mask_fraction=0.0)
         method = stacked.layer_method(cfg, layer, falling(1))
         state = method.init(jax.random.key(0), {"x": x})
         loss = method.train_step(jax.random.key(0), state, {"x": jnp.asarray(x)})[1]["loss"]
@@ -135,7 +137,8 @@ def test_what_lies_in_the_unit_interval_has_a_cross_entropy():
 
 @pytest.mark.parametrize(
     "change",
-    [dict(widths=()), dict(activation="swish"), dict(nu=1.0), dict(classes=-1), dict(shape=(2, 2)),
+    [dict(hidden=()), dict(activation="swish"), dict(mask_fraction=1.0), dict(num_classes=-1),
+     dict(shape=(2, 2)),
      dict(finetune_share=0.0), dict(learning_rate=0.0)],
 )  # fmt: skip
 def test_an_impossible_config_is_refused(change):
@@ -145,13 +148,13 @@ def test_an_impossible_config_is_refused(change):
 
 def test_what_cannot_be_done_is_refused():
     data = Dataset("points", {"x": np.zeros((3, 6), np.float32)})
-    with pytest.raises(ValueError, match="Config.labelled = 50"):
+    with pytest.raises(ValueError, match="Config.num_labelled = 50"):
         stacked.first(SMALL, data)
-    method = stacked.finetune_method(dataclasses.replace(LINEAR, classes=2))
+    method = stacked.finetune_method(dataclasses.replace(LINEAR, num_classes=2))
     state = method.init(jax.random.key(0), data.arrays)
-    with pytest.raises(ValueError, match="classes=0"):
+    with pytest.raises(ValueError, match="num_classes=0"):
         method.train_step(jax.random.key(0), state, data.arrays)
     with pytest.raises(ValueError, match="no classifier"):
         stacked.classify(LINEAR, {}, np.zeros((1, 6), np.float32))
-    with pytest.raises(ValueError, match="codes have shape"):
+    with pytest.raises(ValueError, match="latents have shape"):
         stacked.decode(LINEAR, {}, np.zeros((1, 3), np.float32))

@@ -11,15 +11,17 @@ import pytest
 from scipy import stats
 
 from gengen.compile import compile_step
-from gengen.vae import hvi, vae
+from gengen.vae import bounds, hvi
+from gengen.vae.networks import likelihood
 
 NORMAL: Any = stats.multivariate_normal
 KEY = jax.random.key(5)
 W = np.array([[1.0, 0.6], [0.2, 1.0], [0.5, -0.4]])
 MEAN, SIGMA = np.array([0.3, -0.2, 0.1]), 0.6
 CFG = hvi.Config(
-    shape=(3,), code=(2,), widths=(), scale="fixed", sigma=SIGMA, T=2, leapfrogs=2,
-    step_size=0.3, reverse_widths=(), batch_size=64,
+    shape=(3,), latent_shape=(2,), hidden=(), scale_mode="fixed",
+    initial_scale=SIGMA, num_transitions=2, num_leapfrog_steps=2,
+    step_size=0.3, reverse_hidden=(), batch_size=64,
 )  # fmt: skip
 TRUE_PRECISION = W.T @ W / SIGMA**2 + np.eye(2)
 
@@ -89,18 +91,18 @@ def test_leapfrog_keeps_volumes_and_runs_back():
 
 def test_without_transitions_it_is_the_vae():
     """The same densities at the same z."""
-    cfg, x = dataclasses.replace(CFG, T=0), jnp.asarray(data())
+    cfg, x = dataclasses.replace(CFG, num_transitions=0), jnp.asarray(data())
     variables, net = {"params": start(cfg).params}, hvi.HVI(cfg)
     z, parts = hvi.path(cfg, variables, x, KEY)
     q: Any = net.apply(variables, x, method="posterior")
     eta: Any = net.apply(variables, z, method="eta")
-    want = vae.likelihood(cfg).log_prob(x, eta) + vae.log_prior(cfg, z) - q.log_prob(z)
+    want = likelihood(cfg).log_prob(x, eta) + bounds.log_prior(cfg, z) - q.log_prob(z)
     np.testing.assert_allclose(-parts["reconstruction"] - parts["kl"], want, rtol=1e-5)
 
 
 def trained_gap(T):
     """ln p(x) less the bound: q(z_0|x) is held at N(0, I), the transitions do what they can."""
-    cfg, steps = dataclasses.replace(CFG, T=T, leapfrogs=3), 2000
+    cfg, steps = dataclasses.replace(CFG, num_transitions=T, num_leapfrog_steps=3), 2000
     state = start(cfg)
     params = {**state.params, "encoder": jax.tree.map(jnp.zeros_like, state.params["encoder"])}
     held = jax.tree.map_with_path(lambda path, _: path[0].key in ("encoder", "decoder"), params)
@@ -144,7 +146,13 @@ def test_samples_and_reconstructions_have_the_shape():
 
 @pytest.mark.parametrize(
     "change",
-    [dict(T=-1), dict(leapfrogs=0), dict(step_size=0.0), dict(code=(2, 2, 1)), dict(beta=-1)],
+    [
+        dict(num_transitions=-1),
+        dict(num_leapfrog_steps=0),
+        dict(step_size=0.0),
+        dict(latent_shape=(2, 2, 1)),
+        dict(beta=-1),
+    ],
 )
 def test_an_impossible_config_is_refused(change):
     with pytest.raises(ValueError, match=f"Config.{next(iter(change))}"):

@@ -11,10 +11,10 @@ import pytest
 from gengen import distributions as dist
 from gengen.compile import compile_step
 from gengen.density import ppca
-from gengen.vae import vae
+from gengen.vae import bounds, networks, vae
 
-LINEAR = vae.Config(shape=(5,), code=(2,), widths=(), batch_size=200)
-SMALL = vae.Config(shape=(6, 6, 1), channels=(4,), widths=(8,), code=(3,), batch_size=8)
+LINEAR = vae.Config(shape=(5,), latent_shape=(2,), hidden=(), batch_size=200)
+SMALL = vae.Config(shape=(6, 6, 1), channels=(4,), hidden=(8,), latent_shape=(3,), batch_size=8)
 KEY = jax.random.key(3)
 
 
@@ -46,7 +46,7 @@ def exact(covariance="diagonal", turn=None):
     params = {
         "encoder": {"MLP_0": {"Dense_0": {"kernel": kernel, "bias": bias}}},
         "decoder": {"MLP_0": {"Dense_0": {"kernel": W.T, "bias": mean}}},
-        "head": {"log_scale": np.log(np.sqrt(variance) - cfg.sigma_min)},
+        "head": {"log_scale": np.log(np.sqrt(variance) - cfg.min_scale)},
     }
     shapes = jax.eval_shape(vae.method(cfg).init, KEY, {"x": X}).params
     params = jax.tree.map(lambda p, like: jnp.asarray(p, like.dtype), params, shapes)
@@ -61,7 +61,7 @@ def test_with_the_true_posterior_every_weight_is_the_likelihood(covariance, turn
     want = np.asarray(ppca.log_prob(PPCA, {"params": PARAMS}, X))
     got = vae.log_weights(cfg, variables, X, KEY, 3)
     np.testing.assert_allclose(got, np.tile(want, (3, 1)), atol=1e-3)  # float32 terms of 100 or so
-    np.testing.assert_allclose(vae.log_prob(cfg, variables, X, KEY, 3), want, atol=1e-3)
+    np.testing.assert_allclose(vae.log_prob(cfg, variables, X, KEY, num=3), want, atol=1e-3)
     means = [vae.elbo(cfg, variables, X, jax.random.key(i)) for i in range(200)]
     # The closed-form KL and a drawn reconstruction term: right in the mean.
     error = np.mean(means, axis=0) - want
@@ -88,7 +88,7 @@ def test_importance_weighting_tightens_the_bound():
     cfg, variables = exact("diagonal", TURN)
     truth = float(jnp.mean(ppca.log_prob(PPCA, {"params": PARAMS}, X)))
     bounds = [float(jnp.mean(vae.elbo(cfg, variables, X, KEY)))]
-    bounds += [float(jnp.mean(vae.log_prob(cfg, variables, X, KEY, num))) for num in (2, 8, 64)]
+    bounds += [float(jnp.mean(vae.log_prob(cfg, variables, X, KEY, num=num))) for num in (2, 8, 64)]
     assert bounds == sorted(bounds)
     assert bounds[0] < truth - 0.05 and truth - 0.02 < bounds[-1] < truth + 0.02
 
@@ -102,7 +102,7 @@ def test_a_linear_vae_learns_what_ppca_knows():
     best = float(jnp.mean(ppca.log_prob(PPCA, {"params": PARAMS}, X)))
     bounds = [np.mean(vae.elbo(LINEAR, state.variables, X, jax.random.key(i))) for i in range(50)]
     assert best - 0.05 < np.mean(bounds) < best + 0.01  # the last: 10,000 draws
-    found = vae.log_prob(LINEAR, state.variables, X, KEY, 64).mean()
+    found = vae.log_prob(LINEAR, state.variables, X, KEY, num=64).mean()
     assert float(found) == pytest.approx(best, abs=0.05)
     # and draws have the data's covariance
     x = np.asarray(vae.sample(LINEAR, state.variables, KEY, 20_000))
@@ -118,7 +118,7 @@ def test_imputation_draws_from_the_conditional():
     mean, known = np.asarray(PARAMS["mean"], np.float64), np.array([True, False, True, True, False])
     x = np.tile(X[:1], (4000, 1))
     x[:, ~known] = 99.0  # must not matter
-    got = np.asarray(vae.impute(cfg, variables, x, known, KEY, 60))
+    got = np.asarray(vae.impute(cfg, variables, x, known, KEY, steps=60))
     np.testing.assert_array_equal(got[:, known], x[:, known])
     A = C[np.ix_(~known, known)] @ np.linalg.inv(C[np.ix_(known, known)])
     want = mean[~known] + A @ (X[0, known] - mean[known])
@@ -132,7 +132,7 @@ def test_imputed_images_keep_what_is_known():
     state = vae.method(SMALL).init(KEY, {"image": images()})
     mask = np.zeros((6, 6, 1), bool)
     mask[:3] = True
-    got = np.asarray(vae.impute(SMALL, state.variables, images(), mask, KEY, 3))
+    got = np.asarray(vae.impute(SMALL, state.variables, images(), mask, KEY, steps=3))
     np.testing.assert_array_equal(got[:, :3], images()[:, :3])
     assert np.abs(got).max() <= 1 and not np.allclose(got[:, 3:], images()[:, 3:])
 
@@ -151,9 +151,9 @@ def test_dynamic_binarisation_draws_pixels_with_the_grey_value_as_probability():
     np.testing.assert_array_equal(vae.observed(still, x, KEY)[0], np.where(images(1)[0] > 0, 1, -1))
 
 
-def test_the_terms_are_those_of_the_definition_in_float64():
+def test_terms_equal_their_definition_in_float64():
     """Bernoulli nats of the binary image the network saw, and KL, from the network's outputs."""
-    cfg = dataclasses.replace(SMALL, binarise="threshold", draws=2)
+    cfg = dataclasses.replace(SMALL, binarise="threshold", num_latent_samples=2)
     variables, net = vae.method(cfg).init(KEY, {"image": images()}).variables, vae.VAE(cfg)
     got = vae.elbo_terms(cfg, variables, images(), KEY)
     b = np.where(images() > 0, 1.0, -1.0)
@@ -176,17 +176,17 @@ def test_the_terms_are_those_of_the_definition_in_float64():
 
 def test_beta_weighs_the_kl_term_alone():
     parts = {"reconstruction": jnp.float32([3.0, 5.0]), "kl": jnp.float32([1.0, 2.0])}
-    assert float(vae.weigh(dataclasses.replace(SMALL, beta=4.0), parts)) == 4 + 4 * 1.5
+    assert float(bounds.weighted(dataclasses.replace(SMALL, beta=4.0), parts)) == 4 + 4 * 1.5
 
 
 def test_the_kl_from_a_mixture_is_the_integral():
     """The Monte Carlo KL from the petals, against a grid in float64."""
-    cfg = vae.Config(shape=(3,), code=(2,), widths=(), prior="petals", draws=1)
+    cfg = vae.Config(shape=(3,), latent_shape=(2,), hidden=(), prior="petals", num_latent_samples=1)
     variables = vae.method(cfg).init(KEY, {"x": np.zeros((1, 3), np.float32)}).variables
     num = 20_000
     x = np.tile(np.array([[0.5, -1, 2]], np.float32), (num, 1))
     estimates = np.asarray(vae.elbo_terms(cfg, variables, x, KEY)["kl"], np.float64)
-    q: dist.Normal = vae._apply(vae.VAE(cfg), variables, "posterior", jnp.asarray(x[:1]))
+    q: dist.Normal = networks.apply(vae.VAE(cfg), variables, "posterior", jnp.asarray(x[:1]))
     side = np.linspace(-6, 6, 401)
     z = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
     m, s = np.asarray(q.mean[0], np.float64), np.exp(np.asarray(q.log_std[0], np.float64))
@@ -199,11 +199,13 @@ def test_the_kl_from_a_mixture_is_the_integral():
 @pytest.mark.parametrize("likelihood", list(dist.LIKELIHOODS))
 @pytest.mark.parametrize("scale", ["fixed", "shared", "each"])
 def test_every_likelihood_has_its_numbers(likelihood, scale):
-    cfg = dataclasses.replace(SMALL, likelihood=likelihood, scale=scale, code=(3, 3, 2), sigma=0.2)
+    cfg = dataclasses.replace(
+        SMALL, likelihood=likelihood, scale_mode=scale, latent_shape=(3, 3, 2), initial_scale=0.2
+    )
     variables = vae.method(cfg).init(KEY, {"image": images()}).variables
     z = vae.encode(cfg, variables, images())
     assert z.shape == (8, 3, 3, 2)
-    eta = vae._apply(vae.VAE(cfg), variables, "eta", z)
+    eta = networks.apply(vae.VAE(cfg), variables, "eta", z)
     if likelihood == "bernoulli":
         assert eta.shape == (8, 6, 6, 1)
     else:
@@ -230,10 +232,12 @@ def test_samples_are_means_of_images_and_draws_of_vectors():
 @pytest.mark.parametrize(
     "change",
     [
-        dict(shape=(4, 4)), dict(code=()), dict(code=(0,)), dict(sigma=0.0), dict(beta=-1.0),
-        dict(likelihood="poisson"), dict(scale="all"), dict(binarise="static"), dict(draws=0),
+        dict(shape=(4, 4)), dict(latent_shape=()), dict(latent_shape=(0,)), dict(initial_scale=0.0),
+        dict(beta=-1.0),
+        dict(likelihood="poisson"), dict(scale_mode="all"), dict(binarise="static"),
+        dict(num_latent_samples=0),
         dict(covariance="low-rank"), dict(prior="flat"), dict(prior="petals"),
-        dict(covariance="full", code=(3, 3, 1)), dict(beta=float("nan")),
+        dict(covariance="full", latent_shape=(3, 3, 1)), dict(beta=float("nan")),
     ],
 )  # fmt: skip
 def test_an_impossible_config_is_refused(change):
@@ -246,12 +250,12 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="num = 0"):
         vae.sample(cfg, variables, KEY, 0)
     with pytest.raises(ValueError, match="num = 0"):
-        vae.log_prob(cfg, variables, X, KEY, 0)
-    with pytest.raises(ValueError, match="Config.code"):
+        vae.log_prob(cfg, variables, X, KEY, num=0)
+    with pytest.raises(ValueError, match="latent_shape"):
         vae.decode(cfg, variables, np.zeros((2, 3)))
     with pytest.raises(ValueError, match="mask"):
         vae.impute(cfg, variables, X, np.ones(4, bool), KEY)
     with pytest.raises(ValueError, match="steps = 0"):
-        vae.impute(cfg, variables, X, np.ones(5, bool), KEY, 0)
+        vae.impute(cfg, variables, X, np.ones(5, bool), KEY, steps=0)
     with pytest.raises(ValueError, match="Config.shape"):
         vae.encode(cfg, variables, np.zeros((2, 3), np.float32))

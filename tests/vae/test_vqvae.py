@@ -13,7 +13,14 @@ from gengen.rng import AXIS
 from gengen.vae import vqvae
 
 CFG = vqvae.Config(
-    shape=(4,), widths=(8,), K=5, D=2, N=3, likelihood="gaussian", sigma=0.7, batch_size=6
+    shape=(4,),
+    hidden=(8,),
+    codebook_size=5,
+    code_dim=2,
+    num_codes=3,
+    likelihood="gaussian",
+    initial_scale=0.7,
+    batch_size=6,
 )
 KEY = jax.random.key(0)
 
@@ -46,7 +53,7 @@ def parts_of_a_step(cfg):
         return jnp.asarray(net.apply({"params": params}, jnp.asarray(x()), method="z_e"))
 
     z_e, pull = jax.vjp(z_e_of, state.params["encoder"])
-    e = np.asarray(vqvae.atoms(cfg, variables))
+    e = np.asarray(vqvae.codebook(cfg, variables))
     k = ((np.asarray(z_e)[..., None, :] - e) ** 2).sum(-1).argmin(-1)
 
     def minus_log_p(z_q):
@@ -60,14 +67,16 @@ def parts_of_a_step(cfg):
 @pytest.mark.parametrize("decay", [0.0, 0.9])
 def test_the_gradient_skips_the_codebook(decay):
     """The encoder gets the decoder's input gradient plus 2β(z_e - e); atoms get 2(e - z_e)."""
-    cfg = dataclasses.replace(CFG, decay=decay, dead=0.0)
+    cfg = dataclasses.replace(CFG, codebook_decay=decay, restart_threshold=0.0)
     state, z_e, pull, e, k, minus_log_p = parts_of_a_step(cfg)
     step = jax.jit(vqvae.method(cfg, optax.sgd(1.0)).train_step)
     after, metrics = step(KEY, state, {"x": x()})
     moved = jax.tree.map(lambda a, b: np.asarray(a - b), state.params, after.params)
 
     z_q = jnp.asarray(e[k])
-    want = jax.grad(minus_log_p)(z_q) + 2 * cfg.beta * (z_e - z_q) / 6  # a mean over 6 examples
+    want = (
+        jax.grad(minus_log_p)(z_q) + 2 * cfg.commitment_weight * (z_e - z_q) / 6
+    )  # a mean over 6 examples
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), moved["encoder"], pull(want)[0]
     )
@@ -75,7 +84,7 @@ def test_the_gradient_skips_the_codebook(decay):
     square = (distance**2).sum((1, 2)).mean()
     assert float(metrics["reconstruction"]) == pytest.approx(float(minus_log_p(z_q)), rel=1e-5)
     assert float(metrics["commitment"]) == pytest.approx(square, rel=1e-5)
-    terms = float(minus_log_p(z_q)) + square * (cfg.beta + (decay == 0))
+    terms = float(minus_log_p(z_q)) + square * (cfg.commitment_weight + (decay == 0))
     assert float(metrics["loss"]) == pytest.approx(terms, rel=1e-5)
     if decay == 0:
         want = np.zeros((5, 2))
@@ -84,7 +93,7 @@ def test_the_gradient_skips_the_codebook(decay):
 
 
 def test_the_averages_are_the_recursion_by_hand():
-    cfg = dataclasses.replace(CFG, decay=0.9, dead=0.0)
+    cfg = dataclasses.replace(CFG, codebook_decay=0.9, restart_threshold=0.0)
     rng = np.random.default_rng(2)
     book: Any = fresh(cfg).mutables["codebook"]
     shares, sums = (np.asarray(book[name], np.float64) for name in ("shares", "sums"))
@@ -96,7 +105,7 @@ def test_the_averages_are_the_recursion_by_hand():
             mine = z[k == i].astype(np.float64)
             shares[i] = 0.9 * shares[i] + 0.1 * len(mine) / 18
             sums[i] = 0.9 * sums[i] + 0.1 * mine.sum(0) / 18
-        now = vqvae.atoms(cfg, {"codebook": book})
+        now = vqvae.codebook(cfg, {"codebook": book})
         assert np.array_equal(vqvae.nearest(jnp.asarray(z), now), k)
         book = vqvae.follow(cfg, book, jnp.asarray(z), jnp.asarray(k, jnp.int32), KEY)
     np.testing.assert_allclose(book["shares"], shares, rtol=1e-5)
@@ -105,13 +114,13 @@ def test_the_averages_are_the_recursion_by_hand():
 
 
 def test_dead_atoms_restart_on_codes_of_the_batch():
-    cfg = dataclasses.replace(CFG, decay=0.5, dead=0.5)
+    cfg = dataclasses.replace(CFG, codebook_decay=0.5, restart_threshold=0.5)
     z = jax.random.normal(KEY, (6, 3, 2))
     k = jnp.zeros((6, 3), jnp.int32).at[0, 0].set(1)  # nearly all codes are atom 0
     book = {"shares": jnp.full(5, 0.2), "sums": 0.2 * jnp.ones((5, 2))}
     for i in range(3):
         book = vqvae.follow(cfg, book, z, k, jax.random.fold_in(KEY, i))
-    e = np.asarray(vqvae.atoms(cfg, {"codebook": book}))
+    e = np.asarray(vqvae.codebook(cfg, {"codebook": book}))
     among = lambda atom: np.abs(np.asarray(z).reshape(-1, 2) - atom).max(1).min() < 1e-5  # noqa: E731
     assert not among(e[0]) and among(e[2]) and among(e[3]) and among(e[4])
     assert len(np.unique(e[2:].round(5), axis=0)) > 1  # not all on one code
@@ -120,7 +129,7 @@ def test_dead_atoms_restart_on_codes_of_the_batch():
 
 def test_the_codebook_is_the_same_on_every_replica_and_on_one():
     """Restarts too: which code wins does not depend on where it lives."""
-    cfg = dataclasses.replace(CFG, decay=0.5, dead=0.9)
+    cfg = dataclasses.replace(CFG, codebook_decay=0.5, restart_threshold=0.9)
     z = jax.random.normal(KEY, (16, 3, 2))
     book = {"shares": jnp.full(5, 0.05), "sums": jnp.ones((5, 2))}
     k = jnp.zeros((16, 3), jnp.int32)
@@ -146,7 +155,7 @@ def test_codes_there_and_back():
     again = vqvae.reconstruct(CFG, variables, x())
     np.testing.assert_array_equal(vqvae.decode_codes(CFG, variables, k), again)
     z = vqvae.encode(CFG, variables, x())
-    np.testing.assert_array_equal(z, np.asarray(vqvae.atoms(CFG, variables))[np.asarray(k)])
+    np.testing.assert_array_equal(z, np.asarray(vqvae.codebook(CFG, variables))[np.asarray(k)])
 
 
 def test_the_bound_is_reconstruction_less_the_codes_nats():
@@ -161,9 +170,9 @@ def test_a_224_image_has_32_by_32_codes():
         shape=(224, 224, 3),
         channels=(4, 4),
         strides=(7, 1),
-        blocks=0,
-        K=4,
-        D=2,
+        num_blocks=0,
+        codebook_size=4,
+        code_dim=2,
         likelihood="gaussian",
     )
     assert vqvae.places(cfg) == (32, 32)
@@ -178,10 +187,10 @@ def test_learns_eight_points():
     """Learning test: data that are 8 points have 8 codes, and are reconstructed."""
     cfg = vqvae.Config(
         shape=(2,),
-        widths=(32,),
-        K=16,
-        D=2,
-        N=1,
+        hidden=(32,),
+        codebook_size=16,
+        code_dim=2,
+        num_codes=1,
         likelihood="gaussian",
         batch_size=64,
         ema_decay=0.9,
@@ -200,8 +209,9 @@ def test_learns_eight_points():
 @pytest.mark.parametrize(
     "change",
     [
-        dict(K=0), dict(D=0), dict(N=0), dict(beta=-1.0), dict(decay=1.0), dict(dead=-0.1),
-        dict(shape=(8, 8, 1), channels=()), dict(likelihood="poisson"), dict(sigma=0.0),
+        dict(codebook_size=0), dict(code_dim=0), dict(num_codes=0), dict(commitment_weight=-1.0),
+        dict(codebook_decay=1.0), dict(restart_threshold=-0.1),
+        dict(shape=(8, 8, 1), channels=()), dict(likelihood="poisson"), dict(initial_scale=0.0),
     ],
 )  # fmt: skip
 def test_an_impossible_config_is_refused(change):
@@ -214,7 +224,7 @@ def test_bad_arguments_are_refused():
     for k in (np.full((1, 3), 5), np.full((1, 3), -1), np.zeros((1, 4)), np.zeros((0, 3))):
         with pytest.raises(ValueError, match="0..4"):
             vqvae.decode_codes(CFG, variables, k.astype(np.int32))
-    with pytest.raises(ValueError, match="codes have shape"):
+    with pytest.raises(ValueError, match="encodings have shape"):
         vqvae.decode(CFG, variables, np.zeros((1, 3, 3)))
     with pytest.raises(ValueError, match="Config.shape"):
         vqvae.codes(CFG, variables, np.zeros((1, 3), np.float32))
