@@ -77,6 +77,8 @@ class Config(gan.Config):
                 "penalty on networks for vectors"
             )
         big, halvings = task.accelerator, len(networks.levels(task.shape, 1))
+        if max(task.shape[:2]) <= 8:  # compiles sooner
+            halvings = min(halvings, 1)
         channels = ((32, 64, 128, 256) if big else (16, 32, 32, 64))[: halvings + 1]
         sizes = {"batch_size": 64, "latent_dim": 128} if big else {}
         return dataclasses.replace(cls(), shape=task.shape, channels=channels, **sizes)
