@@ -24,7 +24,7 @@ CODES = 16
 def main(args: Args) -> None:
     """Train, reconstruct what was not seen, compare with PCA."""
     train, test, x = digits()
-    cfg = autoencoder.Config(code=(CODES,), widths=(256,))
+    cfg = autoencoder.Config(latent_shape=(CODES,), hidden=(256,))
     out = directory(args, NAME)
     variables = fit(autoencoder, cfg, train, out, args).variables
     got = in_parts(lambda x: autoencoder.reconstruct(cfg, variables, x), x)

@@ -64,10 +64,10 @@ class Settings(Args):
 def main(args: Settings) -> None:
     """Train five small VAEs; the first one's directory holds the others, and all pictures."""
     train, test, x = digits()
-    small, out = vae.Config(channels=(), widths=(256,)), directory(args, NAME)
+    small, out = vae.Config(channels=(), hidden=(256,)), directory(args, NAME)
     metrics: dict[str, Any] = {}
     for number, (beta, dims) in enumerate(((1.0, 2), (0.0, 2), (1e4, 2), (1.0, 10), (4.0, 10))):
-        cfg = dataclasses.replace(small, beta=beta, code=(dims,))
+        cfg = dataclasses.replace(small, beta=beta, latent_shape=(dims,))
         name, title = f"beta{beta:g}_{dims}", f"β = {beta:g}, {dims} codes"
         folder = out / name if number else out
         variables = fit(vae, cfg, train, folder, args).variables

@@ -28,12 +28,12 @@ NAME = "denoising_mnist5k"
 def main(args: Args) -> None:
     """Train, restore digits that were not seen, compare with the filter."""
     train, test, x = digits()
-    cfg = denoising.Config(noise="gaussian", sigma=0.7)
+    cfg = denoising.Config(noise="gaussian", noise_std=0.7)
     out = directory(args, NAME)
     variables = fit(denoising, cfg, train, out, args).variables
     noisy = np.asarray(denoising.corrupt(cfg, jax.random.key(args.seed + 1), jax.numpy.asarray(x)))
     got = in_parts(lambda x: denoising.reconstruct(cfg, variables, x), noisy)
-    linear = wiener(images(train), noisy, cfg.sigma)
+    linear = wiener(images(train), noisy, cfg.noise_std)
     rows_of(out / "digits.png", x[:16], noisy[:16], linear[:16], got[:16])
     metrics = {"MSE of a held-out pixel, noisy": error(x, noisy)}
     for name, restored in (("linear filter", linear), ("denoising autoencoder", got)):

@@ -42,11 +42,14 @@ def main(args: Args) -> None:
     target = joined(load("digits"), load("digits:test"))
     both = joined(source, target)
 
-    deep = stacked.Config(shape=(8, 8, 1), widths=(200,), activation="relu", nu=0.5, classes=0)
+    deep = stacked.Config(
+        shape=(8, 8, 1), hidden=(200,), activation="relu", mask_fraction=0.5, num_classes=0
+    )
     out, layers = directory(args, NAME), stacked.stages(deep)[:-1]
     learnt = fit(stacked, deep, both, out, args, layers).variables
     states: Any = {name: SimpleNamespace(params=each["params"]) for name, each in learnt.items()}
-    closed = marginalized.fit(floats(both.arrays["image"]), marginalized.Config(layers=3))
+    three = marginalized.Config(num_layers=3)
+    closed = marginalized.fit(three, floats(both.arrays["image"]))
 
     def codes(images: np.ndarray) -> np.ndarray:
         found = stacked.codes(deep, states, Dataset("images", {"image": images}), len(layers))
@@ -55,7 +58,7 @@ def main(args: Args) -> None:
 
     features: dict[str, Features] = {
         "raw pixels": lambda images: images.reshape(len(images), -1) / 255,
-        "mSDA, 3 layers": lambda x: np.asarray(marginalized.transform(closed, floats(x))),
+        "mSDA, 3 layers": lambda x: np.asarray(marginalized.transform(three, closed, floats(x))),
         "denoising autoencoder, 200 ReLU": codes,
     }
     metrics = {}

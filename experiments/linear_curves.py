@@ -99,7 +99,7 @@ def falling(args: Args) -> optax.GradientTransformation:
 def of_autoencoder(x: np.ndarray, args: Args, tied: bool) -> dict[str, list[float]]:
     """Angle (radians) and relative residual of a linear autoencoder after so many steps."""
     values, vectors = eigenvectors(x)
-    cfg = autoencoder.Config(shape=x.shape[1:], code=(args.k,), tied=tied)
+    cfg = autoencoder.Config(shape=x.shape[1:], latent_shape=(args.k,), tied=tied)
     curve: dict[str, list[float]] = {"step": [], "angle": [], "residual": []}
     for step, state in training(autoencoder.method(cfg, falling(args)), x, args):
         p = {name: np.asarray(array, np.float64) for name, array in state.params["mlp"].items()}
@@ -126,7 +126,7 @@ def of_vae(x: np.ndarray, args: Args) -> dict[str, Any]:
     variance = values[args.k :].mean()
     logs = np.log(values[: args.k]).sum() + (x.shape[1] - args.k) * np.log(variance)
     limit = -0.5 * (x.shape[1] * (np.log(2 * np.pi) + 1) + logs)
-    cfg = vae.Config(shape=x.shape[1:], code=(args.k,), widths=(), ema_decay=0.0)
+    cfg = vae.Config(shape=x.shape[1:], latent_shape=(args.k,), hidden=(), ema_decay=0.0)
     curve: dict[str, Any] = {"step": [], "elbo": [], "log_likelihood": float(limit)}
     state = None
     for step, state in training(vae.method(cfg, falling(args)), x, args):
@@ -149,7 +149,7 @@ def expected_elbo(cfg: vae.Config, params: Any, x: np.ndarray) -> float:
     m, log_s = np.split(h, 2, axis=1)
     log_s = vae.MAX_LOG_STD * np.tanh(log_s / vae.MAX_LOG_STD)
     W, mu = np.float64(decoder["kernel"]), np.float64(decoder["bias"])
-    sigma = cfg.sigma_min + np.exp(float(params["head"]["log_scale"]))
+    sigma = cfg.min_scale + np.exp(float(params["head"]["log_scale"]))
     square = np.sum((x - m @ W - mu) ** 2, axis=1) + np.exp(2 * log_s) @ np.sum(W**2, axis=1)
     kl = 0.5 * np.sum(m**2 + np.exp(2 * log_s) - 1 - 2 * log_s, axis=1)
     log_p = -0.5 * square / sigma**2 - x.shape[1] * (np.log(sigma) + 0.5 * np.log(2 * np.pi))
@@ -159,11 +159,11 @@ def expected_elbo(cfg: vae.Config, params: Any, x: np.ndarray) -> float:
 def of_marginalized(x: np.ndarray, args: Args) -> dict[str, Any]:
     """‖W_m - W‖ / ‖W‖ for averages over m copies, each by several seeds; and the fitted power."""
     cfg = marginalized.Config()
-    W = np.float64(marginalized.fit(x, cfg)["W"])
+    W = np.float64(marginalized.fit(cfg, x)["params"]["W"])
     sizes = np.unique(np.geomspace(1, args.copies, 10).round().astype(int)).tolist()
 
     def error(m: int, seed: int) -> float:
-        found = np.float64(marginalized.fit_copies(x, m, cfg, seed)["W"])
+        found = np.float64(marginalized.fit_copies(cfg, x, m, seed)["params"]["W"])
         return float(np.linalg.norm(found - W) / np.linalg.norm(W))
 
     with threadpool_limits(1):  # of so small matrices threads are slower by much

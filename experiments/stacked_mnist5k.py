@@ -35,7 +35,7 @@ class Settings(Args):
 def main(args: Settings) -> None:
     """Pretrain and fine-tune; fine-tune alone; read the held-out digits."""
     train, test, x = digits()
-    cfg = stacked.Config(nu=0.25, labelled=args.labels)
+    cfg = stacked.Config(num_labelled=args.labels)
     out, stages = directory(args, NAME), stacked.stages(cfg)
     layers = fit(stacked, cfg, train, out, args, stages)
     pretrained = layers.variables

@@ -60,7 +60,7 @@ def main(args: Args) -> None:
     }
 
     codes = in_parts(partial(vae.encode, cfg, variables), images(train))
-    mixture = gmm.Config(shape=cfg.code, num_components=10)
+    mixture = gmm.Config(shape=cfg.latent_shape, num_components=10)
     aggregate = gmm.fit(mixture, codes, jax.random.key(0))
     plain = dataclasses.replace(cfg, beta=0.0)
     blind = fit(vae, plain, train, out / "autoencoder", args).variables

@@ -71,7 +71,7 @@ class Settings(Args):
 def main(args: Settings) -> None:
     """Train each seed, measure, and put the mean of the figures before each of them."""
     train, test = load("fashion"), load("fashion:test")
-    x, cfg = binarised(test), vae.Config(channels=(16, 32, 64), code=(32,))
+    x, cfg = binarised(test), vae.Config(channels=(16, 32, 64), latent_shape=(32,))
     out, rows = directory(args, NAME), []
     for seed in range(args.seed, args.seed + args.seeds):
         folder = out if seed == args.seed else out / f"seed{seed}"

@@ -37,7 +37,7 @@ def main(args: Args) -> None:
 
     k = in_parts(lambda x: vqvae.codes(cfg, variables, x), x)
     seen = in_parts(lambda k: vqvae.decode_codes(cfg, variables, k), k)
-    shares = np.bincount(k.ravel(), minlength=cfg.K) / k.size
+    shares = np.bincount(k.ravel(), minlength=cfg.codebook_size) / k.size
     nats = float(vqvae.elbo(cfg, variables, x, jax.random.key(args.seed + 1)).mean())
     metrics = {
         "perplexity of 64 atoms": {"value": float(vqvae.perplexity(cfg, jax.numpy.asarray(k)))},
@@ -62,9 +62,9 @@ def greys(cfg: vqvae.Config, k: np.ndarray, x: np.ndarray) -> np.ndarray:
     """
     side = cfg.shape[0] // k.shape[1]
     under = x.reshape(len(x), k.shape[1], side, k.shape[2], side).mean(axis=(2, 4))
-    counts = np.maximum(np.bincount(k.ravel(), minlength=cfg.K), 1)
-    means = np.bincount(k.ravel(), under.ravel(), minlength=cfg.K) / counts
-    levels = 2 * np.argsort(np.argsort(means))[k] / (cfg.K - 1) - 1
+    counts = np.maximum(np.bincount(k.ravel(), minlength=cfg.codebook_size), 1)
+    means = np.bincount(k.ravel(), under.ravel(), minlength=cfg.codebook_size) / counts
+    levels = 2 * np.argsort(np.argsort(means))[k] / (cfg.codebook_size - 1) - 1
     return np.kron(levels, np.ones((1, side, side)))[..., None].astype(np.float32)
 
 

@@ -56,15 +56,15 @@ def main(args: Settings) -> None:
     """Train both stages; score samples, reconstructions and the bound."""
     train, test = load(args.data), load(f"{args.data}:test")
     name = f"vqvae_prior_{args.data}"
-    cfg = vqvae_prior.Config(classes=10)
+    cfg = vqvae_prior.Config(num_classes=10)
     out, key = directory(args, name), jax.random.key(args.seed + 1)
     variables = fit(vqvae_prior, cfg, train, out, args).variables
-    codec = variables["codec"]
+    own, codec = vqvae_prior.codec(cfg), variables["codec"]
 
     x, y = images(test, args.samples), test.arrays["label"][: args.samples]
     back = in_parts(lambda x: vqvae_prior.reconstruct(cfg, variables, x), x)
-    k = in_parts(lambda x: vqvae.codes(cfg, codec, x), x)
-    bound = in_parts(lambda x, y: vqvae_prior.elbo(cfg, variables, x, key, y), x, y)
+    k = in_parts(lambda x: vqvae.codes(own, codec, x), x)
+    bound = in_parts(lambda x, y: vqvae_prior.elbo(cfg, variables, x, key, condition=y), x, y)
     prior = in_parts(lambda k, y: vqvae_prior.log_prior(cfg, variables, k, y), k, y)
     asked = np.arange(len(x), dtype=np.int32) % 10
     drawn = draw_classes(cfg, variables, asked, args.seed)
@@ -89,10 +89,10 @@ def main(args: Settings) -> None:
             "value": seen(drawn, asked),
             "floor": seen(test.arrays["image"][: len(x)], y),
         },
-        "perplexity of 64 atoms": {"value": float(vqvae.perplexity(cfg, jax.numpy.asarray(k)))},
+        "perplexity of 64 atoms": {"value": float(vqvae.perplexity(own, jax.numpy.asarray(k)))},
         "ELBO, nats per image": {"value": float(bound.mean())},
         "its term -ln p(codes|class)": {"value": -float(prior.mean())},
-        "the same under a uniform prior, 49 ln 64": {"value": vqvae.kl(cfg)},
+        "the same under a uniform prior, 49 ln 64": {"value": vqvae.kl(own)},
     }
     shown = np.stack([drawn[asked == c][:16] for c in range(10)])
     rows_of(out / "classes.png", *(shown / np.float32(127.5) - 1), scale=2)
@@ -106,7 +106,7 @@ def draw_classes(cfg: Any, variables: Any, asked: np.ndarray, seed: int) -> np.n
     def some(key: jax.Array, num: int) -> jax.Array:
         start = next(at)
         y = np.resize(asked[start : start + num], num)
-        return vqvae_prior.sample(cfg, variables, key, num, y)
+        return vqvae_prior.sample(cfg, variables, key, num, condition=y)
 
     return draw(len(asked), partial(some), seed)
 

@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -54,7 +56,7 @@ print(jax.devices())
 arrays = load("digits").arrays
 x = to_batch(arrays, np.arange(len(arrays["label"])))["image"].reshape(-1, 64)
 k, steps = 8, 30 if smoke else 5000
-cfg = autoencoder.Config(shape=(64,), code=(k,), tied=True)
+cfg = autoencoder.Config(shape=(64,), latent_shape=(k,), tied=True)
 tx = optax.adam(optax.cosine_decay_schedule(1e-2, steps))  # falls to 0: it ends in the minimum
 method = autoencoder.method(cfg, tx)
 state = method.init(jax.random.key(0), {"x": x})
@@ -89,7 +91,7 @@ print(np.round(spanned.T @ vectors[:, ::-1][:, :k], 2))
 # %%
 data, test = load("mnist5k"), load("mnist5k:test")
 steps = 20 if smoke else 2000
-cfg = autoencoder.Config(channels=(), widths=(512, 512), code=(2,))
+cfg = autoencoder.Config(channels=(), hidden=(512, 512), latent_shape=(2,))
 method = autoencoder.method(cfg)
 state = method.init(jax.random.key(0), to_batch(data.arrays, np.arange(2)))
 step = compile_step(method.train_step)
@@ -117,7 +119,7 @@ Pillow.fromarray(latent.scatter(codes, held_out["label"]))
 # fool it (Makhzani et al., 2015). Here $p(z)$ is ten petals, and each class is told to take one.
 
 # %%
-aae = adversarial.Config(prior="petals", classes=10)
+aae = adversarial.Config(prior="petals", num_classes=10)
 method = adversarial.method(aae)
 state = method.init(jax.random.key(0), to_batch(data.arrays, np.arange(2)))
 step = compile_step(method.train_step)

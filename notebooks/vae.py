@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -59,7 +61,7 @@ best = ppca.Config(shape=(64,), latent_dim=8)
 limit = float(ppca.log_prob(best, ppca.fit(best, x, jax.random.key(0)), x).mean())
 
 steps = 30 if smoke else 5000
-linear = vae.Config(shape=(64,), code=(8,), widths=())
+linear = vae.Config(shape=(64,), latent_shape=(8,), hidden=())
 method = vae.method(linear, optax.adam(optax.cosine_decay_schedule(1e-2, steps)))
 state = method.init(jax.random.key(0), {"x": x})
 step = compile_step(method.train_step)
@@ -77,7 +79,7 @@ for i in range(steps):
 # %%
 data, test = load("mnist5k"), load("mnist5k:test")
 steps = 20 if smoke else 3000
-cfg = vae.Config(channels=(), widths=(512,), code=(2,))
+cfg = vae.Config(channels=(), hidden=(512,), latent_shape=(2,))
 method = vae.method(cfg)
 state = method.init(jax.random.key(0), to_batch(data.arrays, np.arange(2)))
 step = compile_step(method.train_step)
@@ -123,7 +125,9 @@ Pillow.fromarray(latent.interpolations(decode, codes[:250:50], codes[250::50], n
 
 # %%
 for num in (1, 10, 100):
-    estimate = vae.log_prob(cfg, state.variables, held_out["image"][:100], jax.random.key(3), num)
+    estimate = vae.log_prob(
+        cfg, state.variables, held_out["image"][:100], jax.random.key(3), num=num
+    )
     print(f"K = {num:3}: ln p(x) ≥ {float(estimate.mean()):.2f} nats")
 
 # %% [markdown]
