@@ -18,6 +18,7 @@ from gengen.contract import Task
 from gengen.runs import conditions, config, discover
 from gengen.stages import Stage
 from gengen.types import InputError, Method
+from tests.vocabulary import VOCABULARY
 
 MODELS = [model.name for model in discover.models()]
 POSITIONAL = {
@@ -111,6 +112,19 @@ def test_the_papers_config_is_of_the_models_own_class(module):
     assert isinstance(inspect.getattr_static(module.Config, "paper"), classmethod)
     assert "paper" in vars(module.Config), "inherited: it would be another paper's"
     assert type(module.Config.paper()) is module.Config
+
+
+def test_fields_have_one_name_one_type_and_one_meaning(module):
+    for field in dataclasses.fields(module.Config):
+        assert field.name in VOCABULARY, f"{field.name}: not in tests/vocabulary.py"
+        kind, _ = VOCABULARY[field.name]
+        own = str(field.type).replace("Shape", "tuple[int, ...]")
+        assert own == kind or own in kind.split(" | "), f"{field.name}: {own}, not {kind}"
+
+
+def test_the_vocabulary_has_no_word_that_nobody_uses():
+    used = {f.name for name in MODELS for f in dataclasses.fields(discover.module(name).Config)}
+    assert {*VOCABULARY} == used
 
 
 def batch_for(shape: tuple[int, ...], num: int, num_classes: int = 10) -> dict[str, Any]:
