@@ -1,9 +1,9 @@
-"""What the fast samplers save: 64 images of 28 × 28, beside a pass of the network for each pixel.
+"""Time of the fast samplers, and of a pass of the network for each pixel: 64 images of 28 × 28.
 
-PixelCNN: `pixels.draw` computes what the rows above say once a row, and of the row only the new
-pixel; `pixels.draw_by_passes` is the same network, all of it, 784 times. NADE: its running
-activation, beside the O(D²H) evaluation of all hidden layers for each pixel. Both ways are one
-compiled program each, start from the same key, and must give the same images; they run in turns.
+PixelCNN: `pixels.sample_by_pixels` uses the rows above once per row, and within the row computes
+only the new pixel; `pixels.sample_by_passes` runs the same network 784 times. NADE: its running
+activation, against the O(D²H) evaluation of all hidden layers for each pixel. Each way is one
+compiled program; both start from the same key and must give the same images.
 
     python -m benchmarks.autoregressive --out results/benchmarks/autoregressive.json
 """
@@ -57,7 +57,7 @@ def naive(cfg: nade.Config, variables: PyTree, key: Key, num: int) -> Array:
 def running(cfg: nade.Config, variables: PyTree, key: Key, num: int) -> Array:
     """The same by the model's own draw."""
     none = jnp.zeros((num, binary.dims(cfg)))
-    draw: Any = nade.network(cfg).apply(variables, key, none, none > 0, method="draw")
+    draw: Any = nade.network(cfg).apply(variables, key, none, none > 0, method="sample")
     return draw
 
 

@@ -119,16 +119,18 @@ class Model(NamedTuple):
 
 MODELS = {
     "FVSBN": Model(fvsbn, fvsbn.Config(learning_rate=1e-2), 3000),
-    "NADE": Model(nade, nade.Config(H=200, learning_rate=1e-2), 1000),
-    "MADE": Model(made, made.Config(masks=4, learning_rate=3e-3), 3000),
+    "NADE": Model(nade, nade.Config(hidden_dim=200, learning_rate=1e-2), 1000),
+    "MADE": Model(made, made.Config(num_masks=4, learning_rate=3e-3), 3000),
     "PixelCNN, gated": Model(
-        pixelcnn, pixelcnn.Config(features=16, layers=5, hidden=32, learning_rate=3e-3), 600
+        pixelcnn,
+        pixelcnn.Config(hidden_channels=16, num_layers=5, head_channels=32, learning_rate=3e-3),
+        600,
     ),
     "PixelRNN, Row LSTM": Model(
-        pixelrnn, pixelrnn.Config(kind="row", layers=3, learning_rate=5e-3), 500
+        pixelrnn, pixelrnn.Config(layer_type="row", num_layers=3, learning_rate=5e-3), 500
     ),
     "PixelRNN, Diagonal BiLSTM": Model(
-        pixelrnn, pixelrnn.Config(layers=2, learning_rate=5e-3), 300
+        pixelrnn, pixelrnn.Config(num_layers=2, learning_rate=5e-3), 300
     ),
     "VAE": Model(vae, vae.Config(channels=(16, 32, 64), code=(32,), learning_rate=2e-3), 2000),
 }

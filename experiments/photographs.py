@@ -41,7 +41,12 @@ from gengen.data import Dataset, load
 
 NAME = "photographs"
 SIZE: dict[str, Any] = dict(
-    shape=(16, 16, 3), features=30, layers=4, first=5, hidden=30, batch_size=32
+    shape=(16, 16, 3),
+    hidden_channels=30,
+    num_layers=4,
+    first_kernel_size=5,
+    head_channels=30,
+    batch_size=32,
 )
 HEADS = {
     "256 levels": pixelcnn.Config(**SIZE, head="categorical"),
@@ -87,7 +92,7 @@ def turned(data: Dataset, step: int) -> Dataset:
 def channel_bits(cfg: pixelcnn.Config, variables: Any, x: np.ndarray) -> jax.Array:
     """-log₂ p of each channel's values given all before, a value: [B, C]."""
     net: Any = pixelcnn.network(cfg)
-    eta = net.apply(variables, pixels.entered(cfg, jax.numpy.asarray(x)))
+    eta = net.apply(variables, pixels.network_input(cfg, jax.numpy.asarray(x)))
     log_p = pixels.head_of(cfg).log_p(jax.numpy.asarray(x), eta)
     return -log_p.mean((1, 2)) / np.log(2)
 
@@ -97,7 +102,7 @@ def completions(cfg: pixelcnn.Config, variables: Any, x: np.ndarray, seed: int) 
     known = np.zeros(cfg.shape, bool)
     known[:8] = True
     keys = jax.random.split(jax.random.key(seed + 1), 3)
-    ends = [pixelcnn.sample(cfg, variables, k, len(x), given=x, mask=known) for k in keys[:2]]
+    ends = [pixelcnn.sample(cfg, variables, k, len(x), observation=x, mask=known) for k in keys[:2]]
     return [*map(np.asarray, ends), np.asarray(pixelcnn.sample(cfg, variables, keys[2], len(x)))]
 
 

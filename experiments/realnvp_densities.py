@@ -52,7 +52,7 @@ class Learnt(NamedTuple):
 def main(args: Settings) -> None:
     """Train on each set, score, draw."""
     out, learnt, metrics = directory(args, NAME), [], {}
-    cfg = realnvp.Config(shape=(2,), couplings=12, widths=(64, 64), batch_size=256)
+    cfg = realnvp.Config(shape=(2,), num_couplings=12, hidden=(64, 64), batch_size=256)
     for name in SETS:
         folder = out if name == SETS[0] else out / name
         state = train(realnvp, cfg, load(name), folder, args)

@@ -35,6 +35,7 @@ from recipe import Args, directory, draw, finish, images, in_parts, rows_of, run
 import gengen
 from gengen.data import load
 from gengen.flow import realnvp
+from gengen.flow.pixels import to_logits
 from gengen.training.checkpoint import steps_in
 from gengen.training.validation import FOLDER as BEST
 from gengen.training.validation import split
@@ -58,7 +59,7 @@ def main(args: Settings) -> None:
     """Train with an eye on validation images; score the held-out ones."""
     name = f"realnvp_{args.data}"
     train, test = load(args.data), load(f"{args.data}:test")
-    cfg, out = realnvp.Config(shape=train.shape, couplings=2), directory(args, name)
+    cfg, out = realnvp.Config(shape=train.shape, num_couplings=2), directory(args, name)
     trained = gengen.train(
         realnvp, train, config=cfg, steps=args.steps, out=out, seed=args.seed, hold_out=0.1,
         validate_every=max(1, args.steps // 20), patience=args.patience,
@@ -74,7 +75,7 @@ def main(args: Settings) -> None:
     x = images(test)
     found = bits(x)
     u = jax.random.uniform(keys[0], x[:500].shape)
-    logits, _ = realnvp.to_line(cfg, jax.numpy.asarray(x[:500]), u)
+    logits, _ = to_logits(cfg.alpha, jax.numpy.asarray(x[:500]), u)
     z, _ = realnvp.forward(cfg, variables, logits)
     back, _ = realnvp.inverse(cfg, variables, z)
     samples = draw(len(x[:2000]), lambda k, n: realnvp.sample(cfg, variables, k, n), args.seed)

@@ -1,20 +1,22 @@
-r"""NADE: the neural autoregressive distribution estimator.
+r"""NADE: neural autoregressive distribution estimator.
 
-Larochelle & Murray 2011, *The Neural Autoregressive Distribution Estimator* (AISTATS). One hidden
-layer for each dimension d, all with the same weights:
+Larochelle & Murray 2011, *The Neural Autoregressive Distribution Estimator* (AISTATS). Each
+dimension d has a hidden layer, and all layers share their weights:
 
     p(x_d = 1 | x_<d) = σ(b_d + V_d · h_d),    h_d = σ(c + W_:,<d x_<d),    x in {0, 1}^D
 
-Neighbours share nearly all of their activations: a_1 = c, a_{d+1} = a_d + W_:,d x_d, so that ln p
-and a draw take O(DH) each, not O(D²H).
+The activations are computed recursively, a_1 = c, a_{d+1} = a_d + W_:,d x_d: ln p and a sample cost
+O(DH) each, not O(D²H).
 
-With `tied` false each dimension has a network of its own, W_d and c_d in the place of W and c:
-O(D²H) numbers, to see what the sharing is worth.
+If `tied` is false, each dimension has weights of its own, W_d and c_d instead of W and c: O(D²H)
+parameters, to measure the value of sharing.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import flax.linen as nn
 import jax
@@ -26,24 +28,50 @@ from gengen import distributions as dist
 from gengen import rng
 from gengen.autoregressive import binary
 from gengen.autoregressive.conditionals import check_positive
+from gengen.contract import Task
+from gengen.contract import unconditional as condition_of
 from gengen.types import Array, Key, Method, PyTree
+
+__all__ = ["Config", "condition_of", "log_prob", "method", "network", "sample"]
+
+LOG_PROB = "exact"  # of the binarised data
 
 
 @dataclass(frozen=True)
 class Config(binary.Config):
-    """That of the family, and of the hidden layer."""
+    """The fields of `binary.Config`, and the hidden layer."""
 
-    H: int = 500  # hidden units
-    tied: bool = True  # the same W and c for all dimensions
+    hidden_dim: int = 500  # H, hidden units
+    tied: bool = True  # whether all dimensions share W and c
+
+    RENAMED: ClassVar[dict[str, str | None]] = {"H": "hidden_dim"}
+
+    @classmethod
+    def paper(cls) -> Self:
+        """Return the paper's network on binary MNIST: 500 hidden units, a random order.
+
+        The paper trains by stochastic gradient descent with a decreasing rate: pass such an
+        optimiser as `tx`.
+        """
+        return cls(shape=(28, 28, 1), binarise="threshold", order_seed=1, hidden_dim=500, tied=True)
+
+    @classmethod
+    def for_task(cls, task: Task) -> Self:
+        """Return the default for given data, as in `experiments/binary_likelihoods.py`."""
+        return dataclasses.replace(super().for_task(task), hidden_dim=200, learning_rate=1e-2)
 
     def __post_init__(self):
-        """Refuse what cannot work, naming the field."""
+        """Check the fields.
+
+        Raises:
+            InputError: naming the field and its value.
+        """
         super().__post_init__()
-        check_positive(self, "H")
+        check_positive(self, "hidden_dim")
 
 
 class NADE(nn.Module):
-    """Sequences ±1 [B, D] → the logits of p(x_d = 1 | x_<d) [B, D]."""
+    """A network: sequences ±1 [B, D] → logits of p(x_d = 1 | x_<d) [B, D]."""
 
     D: int
     H: int
@@ -52,19 +80,19 @@ class NADE(nn.Module):
     def setup(self):
         D, H, normal = self.D, self.H, nn.initializers.normal
         each = () if self.tied else (D,)
-        # W[j] is what x_j adds: to the one a [H], or to each dimension's [D, H].
+        # W[j] is added with x_j: to a [H], or to the a of each dimension, [D, H].
         self.W = self.param("W", normal(D**-0.5), (D, *each, H))
         self.c = self.param("c", nn.initializers.zeros, (*each, H))
         self.V = self.param("V", normal(H**-0.5), (D, H))
         self.b = self.param("b", nn.initializers.zeros, (D,))
 
     def logit(self, a: Array, d: Array) -> Array:
-        """The logit of p(x_d = 1 | x_<d) [B] by the activations a [B, H] or [B, D, H]."""
+        """Return the logit of p(x_d = 1 | x_<d) [B] for activations a [B, H] or [B, D, H]."""
         a = a if self.tied else a[:, d]
         return self.b[d] + jax.nn.sigmoid(a) @ self.V[d]
 
     def add(self, a: Array, d: Array, x: Array) -> Array:
-        """a_{d+1} = a_d + W_:,d x_d, for x_d ±1 [B]."""
+        """Return a_{d+1} = a_d + W_:,d x_d, for x_d ±1 [B]."""
         return a + jnp.tensordot(binary.bit(x), self.W[d], 0)
 
     def __call__(self, x: Array) -> Array:
@@ -75,15 +103,15 @@ class NADE(nn.Module):
         return jax.lax.scan(step, self._start(x), (jnp.arange(self.D), x.T))[1].T
 
     def log_p(self, x: Array) -> Array:
-        """Ln p(x) [B], in nats."""
+        """Return ln p(x) [B], in nats."""
         return dist.bernoulli(x, self(x))
 
-    def draw(self, key: Key, x: Array, known: Array) -> Array:
-        """Sequences ±1 [B, D] that are x where known."""
+    def sample(self, key: Key, x: Array, known: Array) -> Array:
+        """Return sequences ±1 [B, D] that are x where known."""
 
         def step(a: Array, now: tuple[Array, ...]) -> tuple[Array, Array]:
             d, u, x, known = now
-            x = binary.draw(u, self.logit(a, d), x, known)
+            x = binary.sample_bit(u, self.logit(a, d), x, known)
             return self.add(a, d, x), x
 
         each = (jnp.arange(self.D), rng.uniform(key, x.shape).T, x.T, known.T)
@@ -94,13 +122,21 @@ class NADE(nn.Module):
 
 
 def network(cfg: Config) -> NADE:
-    """The network of a Config."""
-    return NADE(binary.dims(cfg), cfg.H, cfg.tied)
+    """Return the network of a Config."""
+    return NADE(binary.dims(cfg), cfg.hidden_dim, cfg.tied)
 
 
-def log_prob(cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None) -> Array:
-    """Ln p of the binary images of x [B, *shape]: [B], in nats; `key` of the binarisation."""
-    return binary.log_prob(cfg, network(cfg), variables, x, key)
+def log_prob(
+    cfg: Config,
+    variables: PyTree,
+    x: ArrayLike,
+    key: Key | None = None,
+    *,
+    condition: PyTree = None,
+    net: nn.Module | None = None,
+) -> Array:
+    """Return ln p of the binary images of x [B, *shape]: [B], in nats. See `binary.log_prob`."""
+    return binary.log_prob(cfg, net or network(cfg), variables, x, key, condition)
 
 
 def sample(
@@ -108,22 +144,38 @@ def sample(
     variables: PyTree,
     key: Key,
     num: int,
-    given: ArrayLike | None = None,
+    *,
+    condition: PyTree = None,
+    net: nn.Module | None = None,
+    observation: ArrayLike | None = None,
     mask: ArrayLike | None = None,
 ) -> Array:
-    """Draw `num` binary images: ±1, float32 [num, *shape].
+    """Return `num` binary images: ±1, float32 [num, *shape].
 
     Args:
         cfg: of the model.
-        variables: trained.
-        key: of the draw.
-        num: of samples.
-        given: examples to complete, [num, *shape] or what broadcasts to it.
-        mask: true where they are known: see `binary.check_given`.
+        variables: of the trained model.
+        key: of the noise.
+        num: number of samples.
+        condition: None, as the model is unconditional.
+        net: the network that was trained instead of the Config's.
+        observation: examples to complete, [num, *shape] or broadcastable to it.
+        mask: true where they are observed: see `conditionals.check_observation`.
     """
-    return binary.sample(cfg, network(cfg), variables, key, num, given, mask)
+    return binary.sample(
+        cfg, net or network(cfg), variables, key, num, condition, observation, mask
+    )
 
 
-def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Method:
-    """Climb ln p(x); `tx` in the place of Adam. Metric: `loss`, nats per example."""
-    return binary.maximum_likelihood(cfg, network(cfg), tx)
+def method(
+    cfg: Config, tx: optax.GradientTransformation | None = None, net: nn.Module | None = None
+) -> Method:
+    """Train by maximum likelihood. Metric: `loss`, nats per example.
+
+    Args:
+        cfg: of the model.
+        tx: an optimiser instead of the Config's Adam.
+        net: a Flax module instead of the Config's network, with the methods `log_p(x)` and
+            `sample(key, x, known)` of sequences x, ±1 [B, D]: see `gengen.autoregressive.binary`.
+    """
+    return binary.maximum_likelihood(cfg, net or network(cfg), tx)

@@ -1,23 +1,24 @@
-r"""PixelCNN, gated: two stacks of masked convolutions, of the rows above and of the pixels left.
+r"""PixelCNN: gated masked convolutions in two stacks, over the rows above and the pixels left.
 
 van den Oord et al. 2016, *Conditional Image Generation with PixelCNN Decoders* (1606.05328). The
-vertical stack v sees all rows above, the horizontal one h the pixels to the left and, at each
-layer, v: nothing that comes before a pixel is hidden from it (the first PixelCNN, 1601.06759, had
-a blind spot). In both stacks and for a class y
+vertical stack v depends on all rows above, the horizontal stack h on the pixels to the left and, at
+each layer, on v. A pixel thus depends on all earlier ones in the receptive field; the first
+PixelCNN (1601.06759) had a blind spot. Both stacks are gated, with one-hot labels y,
 
     tanh(W_f * v + V_f y) ⊙ σ(W_g * v + V_g y)
 
-and h is added to what its layer makes of it. Features are in groups of R, G and B: the first layer
-of h has mask A (a group sees the channels before its own), all others mask B (and its own).
+and h has residual connections. Features are in groups of R, G and B. The first layer of h has mask
+A, a group depends on the channels before its own; all others have mask B, which adds its own.
 
-A draw computes v once a row and h once a pixel: the cached activations of Ramachandran et al. 2017
-(1704.06001). The model also serves maps of codes: a categorical head, one-hot.
+Sampling computes v once per row and h once per pixel: the cached activations of Ramachandran et al.
+2017 (1704.06001). The model also serves as a prior of maps of codes: a categorical head, one-hot.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar, Self
 
 import flax.linen as nn
 import jax
@@ -27,48 +28,66 @@ from jax.typing import ArrayLike
 
 from gengen.autoregressive import pixels
 from gengen.autoregressive.conditionals import check_positive
-from gengen.autoregressive.pixels import Conv, First, Last, channels_mask, pad
-from gengen.types import Array, Batch, InputError, Key, Method, PyTree, data_of
+from gengen.autoregressive.masked import Conv, First, Last, channels_mask, pad
+from gengen.contract import Task, check_labels, refuse_condition, require_num
+from gengen.contract import labels_of as condition_of
+from gengen.types import Array, Batch, InputError, Key, Method, PyTree
+
+__all__ = ["Config", "PixelCNN", "condition_of", "log_prob", "method", "network", "sample"]
+
+LOG_PROB = "exact"  # of the binarised image, with a Bernoulli head
 
 
 @dataclass(frozen=True)
 class Config(pixels.Config):
-    """That of the family, and of the layers."""
+    """The fields of `pixels.Config`, the layers and the labels."""
 
-    features: int = 24  # of each stack; a multiple of the image's channels
-    layers: int = 6  # gated, after the first
-    first: int = 7  # side of the first layer's window, odd
-    kernel: int = 3  # of the others', odd
-    hidden: int = 48  # features of the last layer but one
-    classes: int = 0  # of y, the batch's "label"; 0: none is asked
+    hidden_channels: int = 24  # of each stack; a multiple of the image's channels
+    num_layers: int = 6  # gated layers, after the first
+    first_kernel_size: int = 7  # side of the first layer's window, in pixels, odd
+    kernel_size: int = 3  # side of the other layers' windows, in pixels, odd
+    head_channels: int = 48  # of the last layer but one; a multiple of the image's channels
+    num_classes: int = 0  # of the labels that the model is conditioned on; 0: unconditional
 
-    @staticmethod
-    def paper() -> Config:
-        """The paper's on 32 × 32 colour images, of 256 levels."""
-        return Config(
-            shape=(32, 32, 3), head="categorical", features=384, layers=15, kernel=5, hidden=1536,
-            batch_size=128, learning_rate=1e-4,
+    RENAMED: ClassVar[dict[str, str | None]] = {
+        "features": "hidden_channels", "layers": "num_layers", "first": "first_kernel_size",
+        "kernel": "kernel_size", "hidden": "head_channels", "classes": "num_classes",
+    }  # fmt: skip
+
+    @classmethod
+    def paper(cls) -> Self:
+        """Return the paper's network for 32×32 colour images of 256 levels.
+
+        Optimiser and batch size are not those of the paper, which trains by RMSProp on 32 GPUs.
+        """
+        return cls(
+            shape=(32, 32, 3), head="categorical", hidden_channels=384, num_layers=15,
+            kernel_size=5, head_channels=1536, batch_size=128, learning_rate=1e-4,
         )  # fmt: skip
 
+    @classmethod
+    def for_task(cls, task: Task) -> Self:
+        """Return the default for given images, as in `experiments/binary_likelihoods.py`."""
+        return cls.for_image(
+            task, hidden_channels=16, num_layers=5, head_channels=32, learning_rate=3e-3
+        )
+
     def __post_init__(self):
-        """Refuse what cannot work, naming the field."""
+        """Check the fields.
+
+        Raises:
+            InputError: naming the field and its value.
+        """
         super().__post_init__()
-        check_positive(self, "features", "layers", "hidden")
-        for name in ("first", "kernel"):
-            if getattr(self, name) < 3 or getattr(self, name) % 2 == 0:
-                raise InputError(f"Config.{name} = {getattr(self, name)}, but it is odd, 3 or more")
-        for name in ("features", "hidden"):
-            if getattr(self, name) % self.shape[2]:
-                raise InputError(
-                    f"Config.{name} = {getattr(self, name)}, but the {self.shape[2]} channels "
-                    "share them equally"
-                )
-        if self.classes < 0:
-            raise InputError(f"Config.classes = {self.classes}, but it is at least 0")
+        check_positive(self, "num_layers")
+        self.check_odd("first_kernel_size", "kernel_size")
+        self.check_features("hidden_channels", "head_channels")
+        if self.num_classes < 0:
+            raise InputError(f"Config.num_classes = {self.num_classes}; it must be at least 0")
 
 
 def gate(a: Array) -> Array:
-    """Tanh of one half of the features times σ of the other: [..., 2F] → [..., F]."""
+    """Return tanh of the first half of the features times σ of the second: [..., F]."""
     f, g = jnp.split(a, 2, axis=-1)
     return jnp.tanh(f) * jax.nn.sigmoid(g)
 
@@ -91,34 +110,36 @@ class Layer(nn.Module):
         self.V_right = nn.Dense(2 * self.F, use_bias=False)
 
     def vertical(self, v: Array, y: Array | None) -> tuple[Array, Array]:
-        """Rows [B, r + H, W, F], the first r for their sake alone → v and v's word to h."""
+        """Map rows [B, r + H, W, F], the first r as context, to v and its input to h."""
         a = self.down(pad(v, left=self.r, right=self.r))
-        word = self.link(a)
+        link = self.link(a)
         if y is not None:
-            a, word = a + self.V_down(y)[:, None, None], word + self.V_right(y)[:, None, None]
-        return gate(a), word
+            a, link = a + self.V_down(y)[:, None, None], link + self.V_right(y)[:, None, None]
+        return gate(a), link
 
-    def horizontal(self, h: Array, word: Array) -> Array:
-        """Columns [B, H, r + W, F], the first r for their sake alone → [B, H, W, F]."""
-        return h[:, :, self.r :] + self.merge(gate(self.right(h) + word))
+    def horizontal(self, h: Array, link: Array) -> Array:
+        """Map columns [B, H, r + W, F], the first r as context, to h [B, H, W, F]."""
+        return h[:, :, self.r :] + self.merge(gate(self.right(h) + link))
 
 
 class PixelCNN(pixels.Network):
-    """x [B, H, W, inputs] → η [B, H, W, C, parts]."""
+    """The network: (x [B, H, W, inputs], y) → η [B, H, W, C, parts]."""
 
     cfg: Config
 
     def setup(self):
         cfg, C = self.cfg, self.cfg.shape[2]
-        self.first = First(cfg.features, self.r, C)
-        self.stack = [Layer(cfg.features, cfg.kernel // 2, C) for _ in range(cfg.layers)]
-        self.last = Last(cfg.hidden, C, pixels.head_of(cfg).parts)
+        self.first = First(cfg.hidden_channels, self.r, C)
+        self.stack = [
+            Layer(cfg.hidden_channels, cfg.kernel_size // 2, C) for _ in range(cfg.num_layers)
+        ]
+        self.last = Last(cfg.head_channels, C, pixels.head_of(cfg).parts)
 
     def __call__(self, x: Array, y: Array | None = None) -> Array:
         v, h = self.first(x)
         for layer in self.stack:
-            v, word = layer.vertical(pad(v, top=layer.r), y)
-            h = layer.horizontal(pad(h, left=layer.r), word)
+            v, link = layer.vertical(pad(v, top=layer.r), y)
+            h = layer.horizontal(pad(h, left=layer.r), link)
         return self.last(h)
 
     def start(self, num: int, columns: int) -> tuple[list[Array], list[Array]]:
@@ -126,22 +147,22 @@ class PixelCNN(pixels.Network):
         return above, [jnp.zeros((num, 1, layer.r, layer.F)) for layer in self.stack]
 
     def row(self, above: list[Array], rows: Array, y: Array | None) -> tuple[PyTree, list[Array]]:
-        v, words, keep = self.first.above(rows), [], []
+        v, links, keep = self.first.above(rows), [], []
         for layer, before in zip(self.stack, above, strict=True):
             window = jnp.concatenate([before, v], axis=1)
             keep.append(window[:, 1:])
-            v, word = layer.vertical(window, y)
-            words.append(word)
-        return words, keep
+            v, link = layer.vertical(window, y)
+            links.append(link)
+        return links, keep
 
     def pixel(
         self, context: list[Array], left: list[Array], pixels: Array
     ) -> tuple[Array, list[Array], PyTree]:
         h, keep = self.first.left(pixels), []
-        for layer, word, before in zip(self.stack, context, left, strict=True):
+        for layer, link, before in zip(self.stack, context, left, strict=True):
             window = jnp.concatenate([before, h], axis=2)
             keep.append(window[:, :, 1:])
-            h = layer.horizontal(window, word)
+            h = layer.horizontal(window, link)
         return self.last(h), keep, ()
 
     def finish(self, above: list[Array], kept: PyTree, row: Array) -> list[Array]:
@@ -149,23 +170,25 @@ class PixelCNN(pixels.Network):
 
 
 def network(cfg: Config) -> PixelCNN:
-    """The network of a Config."""
-    return PixelCNN(r=cfg.first // 2, cfg=cfg)
+    """Return the network of a Config."""
+    return PixelCNN(r=cfg.first_kernel_size // 2, cfg=cfg)
 
 
-def condition(cfg: Config, y: ArrayLike | None, num: int) -> Array | None:
-    """What the network is given of the classes y, integers [num]: one-hot [num, classes].
+def _one_hot(cfg: Config, condition: PyTree, num: int) -> Array | None:
+    """Return labels one-hot, [num, num_classes]; None if the model is unconditional.
 
     Raises:
-        InputError: if they are missing, of another shape, or there are none in the Config.
+        InputError: if labels are missing, are not classes, or the model is unconditional.
     """
-    if not cfg.classes:
-        if y is not None:
-            raise InputError("y is given, but Config.classes = 0: this model knows no classes")
+    if not cfg.num_classes:
+        refuse_condition(condition)
         return None
-    if y is None or jnp.shape(y) != (num,) or not jnp.issubdtype(jnp.asarray(y).dtype, jnp.integer):
-        raise InputError(f"y must be a class for each example, integers [{num}]")
-    return jax.nn.one_hot(jnp.asarray(y), cfg.classes)
+    if condition is None:
+        raise InputError(
+            f"this model is conditioned on a class: pass condition=, integers [{num}] in "
+            f"0..{cfg.num_classes - 1}"
+        )
+    return jax.nn.one_hot(check_labels(condition, num, cfg.num_classes), cfg.num_classes)
 
 
 def log_prob(
@@ -173,11 +196,22 @@ def log_prob(
     variables: PyTree,
     x: ArrayLike,
     key: Key | None = None,
-    y: ArrayLike | None = None,
+    *,
+    condition: PyTree = None,
+    net: pixels.Network | None = None,
 ) -> Array:
-    """Ln p(x|y) of images x [B, *shape], classes y [B]: [B], in nats; `key` of the binarisation."""
-    y = condition(cfg, y, len(jnp.asarray(x)))
-    return pixels.log_prob(cfg, network(cfg), variables, x, key, y)
+    """Return ln p(x|y) of images x [B, *shape]: [B], in nats.
+
+    Args:
+        cfg: of the model.
+        variables: of the trained model.
+        x: images in [-1, 1].
+        key: of the binarisation, for a Bernoulli head; None: a fixed key.
+        condition: labels [B], if the model is conditioned on a class.
+        net: the network that was trained instead of the Config's.
+    """
+    y = _one_hot(cfg, condition, len(jnp.asarray(x)))
+    return pixels.log_prob(cfg, net or network(cfg), variables, x, key, y)
 
 
 def sample(
@@ -185,33 +219,73 @@ def sample(
     variables: PyTree,
     key: Key,
     num: int,
-    y: ArrayLike | None = None,
-    given: ArrayLike | None = None,
+    *,
+    condition: PyTree = None,
+    net: pixels.Network | None = None,
+    observation: ArrayLike | None = None,
     mask: ArrayLike | None = None,
 ) -> Array:
-    """Draw `num` images: float32 [num, *shape].
+    """Return `num` images: float32 [num, *shape], in [-1, 1].
 
     Args:
         cfg: of the model.
-        variables: trained.
-        key: of the draw.
-        num: of samples.
-        y: classes, integers [num]; None: at random, all alike likely, if the model knows any.
-        given: images to complete, [num, *shape] or what broadcasts to it.
-        mask: true where they are known, first rows first: see `conditionals.check_given`.
+        variables: of the trained model.
+        key: of the noise.
+        num: number of samples.
+        condition: labels [num]; None: uniformly random ones, if the model is conditioned on a
+            class.
+        net: the network that was trained instead of the Config's.
+        observation: images to complete, [num, *shape] or broadcastable to it.
+        mask: true where they are observed, upper rows first: see `conditionals.check_observation`.
     """
-    if cfg.classes and y is None:
-        y = jax.random.randint(jax.random.fold_in(key, 1), (num,), 0, cfg.classes)
-    y = condition(cfg, y, num)
-    return pixels.sample(cfg, network(cfg), variables, key, num, given, mask, y)
+    require_num(num)
+    if cfg.num_classes and condition is None:
+        label_key = jax.random.fold_in(key, 1)
+        condition = jax.random.randint(label_key, (num,), 0, cfg.num_classes)
+    y = _one_hot(cfg, condition, num)
+    return pixels.sample(cfg, net or network(cfg), variables, key, num, observation, mask, y)
 
 
-def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Method:
-    """Climb ln p(x|y), y the batch's "label" if any; `tx` for Adam. Metric: `loss`, nats."""
+def method(
+    cfg: Config,
+    tx: optax.GradientTransformation | None = None,
+    net: pixels.Network | None = None,
+) -> Method:
+    """Train by maximum likelihood. Metric: `loss`, nats per example.
 
-    def of_batch(batch: Batch) -> Array | None:
-        if cfg.classes and "label" not in batch:
-            raise InputError(f'Config.classes = {cfg.classes}, but the data have no "label"')
-        return condition(cfg, batch["label"] if cfg.classes else None, len(data_of(batch)))
+    Args:
+        cfg: of the model.
+        tx: an optimiser instead of the Config's Adam.
+        net: a `pixels.Network` instead of the Config's, called as `net(x, y)`: it maps images
+            [B, H, W, C] (or their levels one-hot), and one-hot labels [B, num_classes] or None, to
+            the head's parameters [B, H, W, C, parts]. A pixel must depend on earlier pixels only.
+            Sampling calls the network's other methods, pixel by pixel.
 
-    return pixels.maximum_likelihood(cfg, network(cfg), tx, of_batch)
+    Example:
+        >>> class Rows(pixels.Network):  # each pixel depends on the row above
+        ...     def setup(self):
+        ...         self.dense = nn.Dense(1)
+        ...     def __call__(self, x, y=None):
+        ...         return self.dense(pad(x[:, :-1], top=1))[..., None]
+        ...     def start(self, num, columns):
+        ...         return (), ()
+        ...     def row(self, above, rows, y):
+        ...         return self.dense(rows)[..., None], ()
+        ...     def pixel(self, context, left, pixels):
+        ...         return context, (), ()
+        ...     def finish(self, above, kept, row):
+        ...         return ()
+        >>> cfg, batch = Config(shape=(4, 4, 1)), {"image": jnp.ones((8, 4, 4, 1))}
+        >>> net = Rows(r=1)
+        >>> m = method(cfg, net=net)
+        >>> state = m.init(jax.random.key(0), batch)
+        >>> state, metrics = jax.jit(m.train_step)(jax.random.key(1), state, batch)
+        >>> sample(cfg, state.variables, jax.random.key(2), 3, net=net).shape
+        (3, 4, 4, 1)
+    """
+
+    def labels(batch: Batch) -> Array | None:
+        y = condition_of(cfg, batch)
+        return None if y is None else _one_hot(cfg, y, len(y))
+
+    return pixels.maximum_likelihood(cfg, net or network(cfg), tx, labels)

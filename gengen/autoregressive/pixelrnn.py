@@ -1,28 +1,29 @@
-r"""PixelRNN: rows and diagonals of an image, read by long short-term memories.
+r"""PixelRNN: long short-term memories over the rows or diagonals of an image.
 
-van den Oord, Kalchbrenner & Kavukcuoglu 2016, *Pixel Recurrent Neural Networks* (1601.06759). At
-each place, with x the layer's input and h⁻ the states that come before,
+van den Oord, Kalchbrenner & Kavukcuoglu 2016, *Pixel Recurrent Neural Networks* (1601.06759). With
+a layer's input x and the preceding states h⁻, c⁻ of each place,
 
     [o, f, i, g] = σ, σ, σ, tanh (K^ss * h⁻ + K^is * x),   c = f ⊙ c⁻ + i ⊙ g,   h = o ⊙ tanh c
 
-Row LSTM: row by row from the top; K^ss is three wide over the row above, c⁻ that of the place
-above. A pixel sees the triangle above it: what lies in the row above to the right of the first
-layer's window stays hidden, as the paper says.
+Row LSTM: row by row from the top; K^ss is a convolution of width 3 over the row above, and c⁻ is
+that of the place above. A pixel depends on the triangle above it: pixels of the row above to the
+right of the first layer's window are not used, as in the paper.
 
-Diagonal BiLSTM: diagonal by diagonal, from the left upper corner and, mirrored, from the right;
-K^ss is over the places to the left (the right) and above. The states from the right are moved one
-row down before they are added, so that a pixel sees all that comes before it, and nothing else:
-for this the right direction is told the image beside the layer's input. Of that alone, as printed,
-mask A would keep the last pixel of a row from most of the next one.
+Diagonal BiLSTM: diagonal by diagonal, from the upper left corner and, mirrored, from the upper
+right; K^ss acts on the places to the left (right) and above. The states from the right are shifted
+down by a row before they are added, so that a pixel depends on all earlier pixels and no others.
+For this the right direction gets the image besides the layer's input: with the input alone, as in
+the paper, mask A would hide the last pixel of a row from most of the next one.
 
-Each layer adds a projection of its states to its input. Only products of matrices are inside the
-scans: on a CPU the gradient of a convolution in a loop is dozens of times slower.
+Each layer adds a projection of its states to its input. Only matrix products are inside the scans:
+on a CPU the gradient of a convolution in a loop is dozens of times slower.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar, Self
 
 import flax.linen as nn
 import jax
@@ -32,61 +33,85 @@ from jax.typing import ArrayLike
 
 from gengen.autoregressive import pixels
 from gengen.autoregressive.conditionals import check_positive
-from gengen.autoregressive.pixels import Conv, First, Last, channels_mask, pad
+from gengen.autoregressive.masked import Conv, First, Last, channels_mask, pad
+from gengen.contract import Task, refuse_condition
+from gengen.contract import unconditional as condition_of
 from gengen.types import Array, InputError, Key, Method, PyTree
+
+__all__ = ["Config", "PixelRNN", "condition_of", "log_prob", "method", "network", "sample"]
+
+LOG_PROB = "exact"  # of the binarised image, with a Bernoulli head
 
 
 @dataclass(frozen=True)
 class Config(pixels.Config):
-    """That of the family, and of the layers."""
+    """The fields of `pixels.Config`, and the layers."""
 
-    kind: str = "diagonal"  # or "row"
-    features: int = 16  # of a state; the layers' input has twice as many
-    layers: int = 4
-    first: int = 7  # side of the first convolution's window, odd
-    hidden: int = 32  # features of the last layer but one
+    layer_type: str = "diagonal"  # or "row"
+    hidden_channels: int = 16  # of a state; a layer's input has twice as many
+    num_layers: int = 4
+    first_kernel_size: int = 7  # side of the first convolution's window, in pixels, odd
+    head_channels: int = 32  # of the last layer but one; a multiple of the image's channels
 
-    @staticmethod
-    def paper() -> Config:
-        """The paper's Diagonal BiLSTM for binary digits."""
-        return Config(features=16, layers=7, hidden=32, batch_size=16)
+    RENAMED: ClassVar[dict[str, str | None]] = {
+        "kind": "layer_type", "features": "hidden_channels", "layers": "num_layers",
+        "first": "first_kernel_size", "hidden": "head_channels",
+    }  # fmt: skip
+
+    @classmethod
+    def paper(cls) -> Self:
+        """Return the paper's Diagonal BiLSTM for binary MNIST.
+
+        The paper trains by RMSProp: pass it as `tx`. The right direction differs as said above.
+        """
+        return cls(
+            shape=(28, 28, 1), layer_type="diagonal", hidden_channels=16, num_layers=7,
+            head_channels=32, batch_size=16,
+        )  # fmt: skip
+
+    @classmethod
+    def for_task(cls, task: Task) -> Self:
+        """Return the default for given images, as in `experiments/binary_likelihoods.py`."""
+        return cls.for_image(
+            task, hidden_channels=16, num_layers=2, head_channels=32, learning_rate=5e-3
+        )
 
     def __post_init__(self):
-        """Refuse what cannot work, naming the field."""
+        """Check the fields.
+
+        Raises:
+            InputError: naming the field and its value.
+        """
         super().__post_init__()
-        check_positive(self, "features", "layers", "hidden")
-        if self.kind not in LAYERS:
-            raise InputError(f"Config.kind = {self.kind!r}, not one of {tuple(LAYERS)}")
-        if self.first < 3 or self.first % 2 == 0:
-            raise InputError(f"Config.first = {self.first}, but it is odd, 3 or more")
-        for name in ("features", "hidden"):
-            if getattr(self, name) % self.shape[2]:
-                raise InputError(
-                    f"Config.{name} = {getattr(self, name)}, but the {self.shape[2]} channels "
-                    "share them equally"
-                )
+        check_positive(self, "num_layers")
+        if self.layer_type not in LAYERS:
+            raise InputError(
+                f"Config.layer_type = {self.layer_type!r}; it must be one of {tuple(LAYERS)}"
+            )
+        self.check_odd("first_kernel_size")
+        self.check_features("hidden_channels", "head_channels")
 
 
 def lstm(a: Array, c: Array) -> tuple[Array, Array]:
-    """H and c [..., F] by the sums a [..., 4F] and the c⁻ before [..., F]."""
+    """Return h and c [..., F] for the sums a [..., 4F] and the preceding c⁻ [..., F]."""
     o, f, i, g = jnp.split(a, 4, axis=-1)
     c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
 
 class RowLSTM(nn.Module):
-    """A layer's input x [B, H, W, 2F] → its states h [B, H, W, F]; it needs no image."""
+    """A layer: input x [B, H, W, 2F] → states h [B, H, W, F]; the image is unused."""
 
     F: int
     channels: int
 
     def setup(self):
         self.K_is = Conv(4 * self.F, 1, 2, partial(channels_mask, channels=self.channels, gates=4))
-        # Of three places side by side.
+        # For three adjacent places.
         self.K_ss = self.param("K_ss", nn.initializers.lecun_normal(), (3 * self.F, 4 * self.F))
 
     def state(self, h: Array) -> Array:
-        """K^ss * h⁻ of a row [B, W, F]: [B, W, 4F]."""
+        """Return K^ss * h⁻ of a row [B, W, F]: [B, W, 4F]."""
         wide = jnp.pad(h, ((0, 0), (1, 1), (0, 0)))
         return jnp.concatenate([wide[:, :-2], h, wide[:, 2:]], axis=-1) @ self.K_ss
 
@@ -120,7 +145,7 @@ class RowLSTM(nn.Module):
 
 
 class DiagonalBiLSTM(nn.Module):
-    """A layer's input x [B, H, W, 2F], the image → both directions' states h [B, H, W, F]."""
+    """A layer: input x [B, H, W, 2F] and image → sum of both directions' states [B, H, W, F]."""
 
     F: int
     channels: int
@@ -129,8 +154,8 @@ class DiagonalBiLSTM(nn.Module):
         self.from_left = Conv(
             4 * self.F, mask=partial(channels_mask, channels=self.channels, gates=4)
         )
-        self.from_right = Conv(4 * self.F)  # a row above: all its channels are known
-        # Of the place before, and of the one above.
+        self.from_right = Conv(4 * self.F)  # of a row above, with all channels
+        # For the preceding place, and the one above.
         size, normal = (2 * self.F, 4 * self.F), nn.initializers.lecun_normal()
         self.K_left = self.param("K_left", normal, size)
         self.K_right = self.param("K_right", normal, size)
@@ -173,7 +198,7 @@ class DiagonalBiLSTM(nn.Module):
 
 
 def _sweep(a: Array, K: Array) -> Array:
-    """States [B, H, W, F] along the diagonals from the left upper corner, by a [B, H, W, 4F]."""
+    """Return states [B, H, W, F] along the diagonals from the upper left, for a [B, H, W, 4F]."""
     _, H, W, width = a.shape
     inside = _skew(jnp.ones((1, H, W, 1)))  # no state outside of the image
 
@@ -189,14 +214,14 @@ def _sweep(a: Array, K: Array) -> Array:
 
 
 def _skew(a: Array) -> Array:
-    """[B, H, W, F] → the diagonals [H + W - 1, B, H, F]: row i is moved i places to the right."""
+    """Return the diagonals [H + W - 1, B, H, F] of [B, H, W, F]: row i is shifted right by i."""
     B, H, W, F = a.shape
     wide = jnp.pad(a, ((0, 0), (0, 0), (0, H), (0, 0))).reshape(B, H * (W + H), F)
     return jnp.moveaxis(wide[:, : H * (W + H - 1)].reshape(B, H, W + H - 1, F), 2, 0)
 
 
 def _unskew(a: Array, W: int) -> Array:
-    """The inverse of `_skew`."""
+    """Invert `_skew`."""
     _, B, H, F = a.shape
     flat = jnp.moveaxis(a, 0, 2).reshape(B, H * (W + H - 1), F)
     return jnp.pad(flat, ((0, 0), (0, H), (0, 0))).reshape(B, H, W + H, F)[:, :, :W]
@@ -206,17 +231,18 @@ LAYERS = {"row": RowLSTM, "diagonal": DiagonalBiLSTM}
 
 
 class PixelRNN(pixels.Network):
-    """x [B, H, W, inputs] → η [B, H, W, C, parts]."""
+    """The network: x [B, H, W, inputs] → η [B, H, W, C, parts]."""
 
     cfg: Config
 
     def setup(self):
         cfg, C = self.cfg, self.cfg.shape[2]
         known = partial(channels_mask, channels=C)
-        self.first = First(2 * cfg.features, self.r, C)
-        self.stack = [LAYERS[cfg.kind](cfg.features, C) for _ in range(cfg.layers)]
-        self.up = [Conv(2 * cfg.features, mask=known) for _ in range(cfg.layers)]
-        self.last = Last(cfg.hidden, C, pixels.head_of(cfg).parts)
+        self.first = First(2 * cfg.hidden_channels, self.r, C)
+        layers, F = range(cfg.num_layers), cfg.hidden_channels
+        self.stack = [LAYERS[cfg.layer_type](F, C) for _ in layers]
+        self.up = [Conv(2 * F, mask=known) for _ in layers]
+        self.last = Last(cfg.head_channels, C, pixels.head_of(cfg).parts)
 
     def __call__(self, x: Array, y: Array | None = None) -> Array:
         image, (above, left) = x, self.first(x)
@@ -236,8 +262,8 @@ class PixelRNN(pixels.Network):
     def pixel(self, context: PyTree, left: PyTree, pixels: Array) -> tuple[Array, PyTree, PyTree]:
         above, contexts = context
         x, after, kept = above + self.first.left(pixels), [], []
-        for layer, up, word, before in zip(self.stack, self.up, contexts, left, strict=True):
-            h, next_left, keep = layer.pixel(word, before, x)
+        for layer, up, mine, before in zip(self.stack, self.up, contexts, left, strict=True):
+            h, next_left, keep = layer.pixel(mine, before, x)
             x = x + up(h)
             after.append(next_left)
             kept.append(keep)
@@ -249,13 +275,22 @@ class PixelRNN(pixels.Network):
 
 
 def network(cfg: Config) -> PixelRNN:
-    """The network of a Config."""
-    return PixelRNN(r=cfg.first // 2, cfg=cfg)
+    """Return the network of a Config."""
+    return PixelRNN(r=cfg.first_kernel_size // 2, cfg=cfg)
 
 
-def log_prob(cfg: Config, variables: PyTree, x: ArrayLike, key: Key | None = None) -> Array:
-    """Ln p of images x [B, *shape]: [B], in nats; `key` of the binarisation."""
-    return pixels.log_prob(cfg, network(cfg), variables, x, key, None)
+def log_prob(
+    cfg: Config,
+    variables: PyTree,
+    x: ArrayLike,
+    key: Key | None = None,
+    *,
+    condition: PyTree = None,
+    net: pixels.Network | None = None,
+) -> Array:
+    """Return ln p of images x [B, *shape]: [B], in nats; key None: a fixed binarisation."""
+    refuse_condition(condition)
+    return pixels.log_prob(cfg, net or network(cfg), variables, x, key, None)
 
 
 def sample(
@@ -263,22 +298,38 @@ def sample(
     variables: PyTree,
     key: Key,
     num: int,
-    given: ArrayLike | None = None,
+    *,
+    condition: PyTree = None,
+    net: pixels.Network | None = None,
+    observation: ArrayLike | None = None,
     mask: ArrayLike | None = None,
 ) -> Array:
-    """Draw `num` images: float32 [num, *shape].
+    """Return `num` images: float32 [num, *shape], in [-1, 1].
 
     Args:
         cfg: of the model.
-        variables: trained.
-        key: of the draw.
-        num: of samples.
-        given: images to complete, [num, *shape] or what broadcasts to it.
-        mask: true where they are known, first rows first: see `conditionals.check_given`.
+        variables: of the trained model.
+        key: of the noise.
+        num: number of samples.
+        condition: None, as the model is unconditional.
+        net: the network that was trained instead of the Config's.
+        observation: images to complete, [num, *shape] or broadcastable to it.
+        mask: true where they are observed, upper rows first: see `conditionals.check_observation`.
     """
-    return pixels.sample(cfg, network(cfg), variables, key, num, given, mask)
+    refuse_condition(condition)
+    return pixels.sample(cfg, net or network(cfg), variables, key, num, observation, mask)
 
 
-def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Method:
-    """Climb ln p(x); `tx` in the place of Adam. Metric: `loss`, nats per example."""
-    return pixels.maximum_likelihood(cfg, network(cfg), tx)
+def method(
+    cfg: Config,
+    tx: optax.GradientTransformation | None = None,
+    net: pixels.Network | None = None,
+) -> Method:
+    """Train by maximum likelihood. Metric: `loss`, nats per example.
+
+    Args:
+        cfg: of the model.
+        tx: an optimiser instead of the Config's Adam.
+        net: a `pixels.Network` instead of the Config's: see `pixelcnn.method`.
+    """
+    return pixels.maximum_likelihood(cfg, net or network(cfg), tx)

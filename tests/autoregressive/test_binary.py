@@ -3,6 +3,7 @@
 import itertools
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,23 +11,30 @@ import pytest
 
 from gengen import rng
 from gengen.autoregressive import binary, fvsbn, made, nade
+from gengen.contract import Task
 from gengen.types import InputError
 
 D = 8
 KEY = jax.random.key(3)
 MODELS = {
     "fvsbn": (fvsbn, fvsbn.Config(shape=(D,))),
-    "fvsbn, another order": (fvsbn, fvsbn.Config(shape=(2, 4, 1), order=5)),
-    "nade": (nade, nade.Config(shape=(D,), H=5)),
-    "nade, untied": (nade, nade.Config(shape=(D,), H=5, tied=False)),
-    "nade, another order": (nade, nade.Config(shape=(D,), H=5, order=2)),
-    "made": (made, made.Config(shape=(D,), widths=(64,))),
-    "made, no direct weights": (made, made.Config(shape=(D,), widths=(64,), direct=False)),
-    "made, three layers": (made, made.Config(shape=(D,), widths=(64, 48, 64), direct=False)),
-    "made, masks": (made, made.Config(shape=(D,), widths=(24, 24), masks=3)),
+    "fvsbn, another order": (fvsbn, fvsbn.Config(shape=(2, 4, 1), order_seed=5)),
+    "nade": (nade, nade.Config(shape=(D,), hidden_dim=5)),
+    "nade, untied": (nade, nade.Config(shape=(D,), hidden_dim=5, tied=False)),
+    "nade, another order": (nade, nade.Config(shape=(D,), hidden_dim=5, order_seed=2)),
+    "made": (made, made.Config(shape=(D,), hidden=(64,))),
+    "made, no direct weights": (
+        made,
+        made.Config(shape=(D,), hidden=(64,), direct_connections=False),
+    ),
+    "made, three layers": (
+        made,
+        made.Config(shape=(D,), hidden=(64, 48, 64), direct_connections=False),
+    ),
+    "made, masks": (made, made.Config(shape=(D,), hidden=(24, 24), num_masks=3)),
     "made, masks and orders": (
         made,
-        made.Config(shape=(D,), widths=(24, 24), masks=3, orders=True, order=4),
+        made.Config(shape=(D,), hidden=(24, 24), num_masks=3, order_agnostic=True, order_seed=4),
     ),
 }
 
@@ -52,7 +60,7 @@ def _every_image():
 
 
 def _masks(cfg):
-    return getattr(cfg, "masks", 1)
+    return getattr(cfg, "num_masks", 1)
 
 
 def _logits(module, cfg, net, variables, mask):
@@ -64,7 +72,7 @@ def _order_within(module, cfg, net, mask):
     """The place of each element of the sequence, 0..D-1, by a mask of MADE's."""
     if module is not made:
         return np.arange(D)
-    return made.numbers(D, cfg.widths, cfg.masks, cfg.orders).d[mask] - 1
+    return made.numbers(D, cfg.hidden, cfg.num_masks, cfg.order_agnostic).d[mask] - 1
 
 
 def test_all_images_together_have_probability_one(model):
@@ -75,7 +83,7 @@ def test_all_images_together_have_probability_one(model):
     assert p.std() > 1e-4  # not the uniform distribution, for which there is nothing to see
 
 
-def test_each_conditional_sees_all_before_it_and_nothing_else(model):
+def test_each_conditional_depends_on_all_earlier_dimensions_and_no_others(model):
     module, cfg, net, variables = model
     for mask in range(_masks(cfg)):
         place = _order_within(module, cfg, net, mask)
@@ -87,12 +95,12 @@ def test_each_conditional_sees_all_before_it_and_nothing_else(model):
 
 
 @pytest.mark.parametrize("model", [n for n in MODELS if "masks" not in n], indirect=True)
-def test_a_draw_is_by_the_conditionals(model):
-    """Which mask draws is drawn too: test_draws_are_of_the_model."""
+def test_a_sample_is_of_the_conditionals(model):
+    """Which mask draws is drawn too: test_samples_have_the_models_distribution."""
     module, cfg, net, variables = model
     key, num = jax.random.key(8), 16
     x = jnp.zeros((num, D))
-    got = net.apply(variables, key, x, jnp.zeros((num, D), bool), method="draw")
+    got = net.apply(variables, key, x, jnp.zeros((num, D), bool), method="sample")
     # By D passes with the same numbers; MADE's first key chooses the mask.
     u = rng.uniform(jax.random.split(key)[1] if module is made else key, (num, D))
     logits = _logits(module, cfg, net, variables, 0)
@@ -101,7 +109,7 @@ def test_a_draw_is_by_the_conditionals(model):
     np.testing.assert_array_equal(got, x)
 
 
-def test_draws_are_of_the_model(model):
+def test_samples_have_the_models_distribution(model):
     """Also of MADE's mixture of masks."""
     module, cfg, _, variables = model
     num = 4096
@@ -115,17 +123,17 @@ def test_draws_are_of_the_model(model):
     assert 0.5 * np.abs(found - p).sum() < 0.125 + 4 * 0.016
 
 
-def test_completions_keep_what_is_given_and_are_of_the_rest(model):
+def test_completions_keep_the_observation_and_have_the_conditional_distribution(model):
     module, cfg, _, variables = model
     if _masks(cfg) > 1:
-        cfg = type(cfg)(**{**vars(cfg), "masks": 1})  # completions are by the first mask
+        cfg = type(cfg)(**{**vars(cfg), "num_masks": 1})  # completions are by the first mask
     known = np.arange(D) < 5
     given = np.array([1, -1, -1, 1, 1, 0, 0, 0], np.float32)
     as_example = partial(binary.example, cfg)
     num = 4096
     x = module.sample(
-        cfg, variables, KEY, num, as_example(jnp.asarray(given)[None]),
-        as_example(jnp.asarray(known)[None]),
+        cfg, variables, KEY, num, observation=as_example(jnp.asarray(given)[None]),
+        mask=as_example(jnp.asarray(known)[None]),
     )  # fmt: skip
     x = np.asarray(binary.sequence(cfg, x))
     np.testing.assert_array_equal(x[:, :5], np.broadcast_to(given[:5], (num, 5)))
@@ -136,15 +144,16 @@ def test_completions_keep_what_is_given_and_are_of_the_rest(model):
     np.testing.assert_allclose(found, p / p.sum(), atol=4 * 0.5 / np.sqrt(num))
 
 
-def test_completions_refuse_what_is_no_product_of_conditionals():
+def test_observations_out_of_order_are_refused():
     module, cfg = MODELS["fvsbn"]
     variables = module.network(cfg).init(KEY, jnp.ones((1, D)), method="log_p")
-    with pytest.raises(InputError, match="mask is true after a place where it is false"):
-        module.sample(cfg, variables, KEY, 2, np.ones(D), np.arange(D) > 3)
-    with pytest.raises(InputError, match="mask = None: give both"):
-        module.sample(cfg, variables, KEY, 2, np.ones(D))
+    with pytest.raises(InputError, match="mask is true after a dimension where it is false"):
+        module.sample(cfg, variables, KEY, 2, observation=np.ones(D), mask=np.arange(D) > 3)
+    with pytest.raises(InputError, match="mask is None: pass both"):
+        module.sample(cfg, variables, KEY, 2, observation=np.ones(D))
     with pytest.raises(InputError, match="it must broadcast to"):
-        module.sample(cfg, variables, KEY, 2, np.ones(D - 1), np.ones(D - 1, bool))
+        short = np.ones(D - 1)
+        module.sample(cfg, variables, KEY, 2, observation=short, mask=short > 0)
 
 
 def test_fvsbn_is_a_logistic_regression_on_those_before():
@@ -162,7 +171,7 @@ def test_fvsbn_is_a_logistic_regression_on_those_before():
 @pytest.mark.parametrize("tied", [True, False])
 def test_nade_is_the_naive_evaluation(tied):
     """A hidden layer for each dimension, in O(D²H) and float64."""
-    cfg = nade.Config(shape=(D,), H=5, tied=tied)
+    cfg = nade.Config(shape=(D,), hidden_dim=5, tied=tied)
     net = nade.network(cfg)
     variables = _shaken(net.init(KEY, jnp.ones((1, D)), method="log_p"), 0.5)
     p = jax.tree.map(partial(np.asarray, dtype=np.float64), variables["params"])
@@ -177,12 +186,12 @@ def test_nade_is_the_naive_evaluation(tied):
 
 def test_made_by_its_masks_in_float64():
     """Two layers; M^W = 1[m(k) ≥ m(k')], M^V = 1[d > m(k)]."""
-    cfg = made.Config(shape=(D,), widths=(12, 10), masks=2, orders=True)
+    cfg = made.Config(shape=(D,), hidden=(12, 10), num_masks=2, order_agnostic=True)
     net = made.network(cfg)
     variables = _shaken(net.init(KEY, jnp.ones((1, D)), method="log_p"), 0.5)
     p = jax.tree.map(partial(np.asarray, dtype=np.float64), variables["params"])
     x, parts = _every_image()[::29].astype(np.float64), []
-    every = made.numbers(D, cfg.widths, 2, True)
+    every = made.numbers(D, cfg.hidden, 2, True)
     for mask in range(2):
         d, m = every.d[mask], [layer[mask] for layer in every.m]
         bit = (x + 1) / 2
@@ -202,13 +211,49 @@ def test_made_by_its_masks_in_float64():
     [
         (lambda: fvsbn.Config(shape=(2, 2)), r"Config.shape = \(2, 2\)"),
         (lambda: fvsbn.Config(binarise="no"), "Config.binarise = 'no'"),
-        (lambda: fvsbn.Config(order=-1), "Config.order = -1"),
+        (lambda: fvsbn.Config(order_seed=-1), "Config.order_seed = -1"),
         (lambda: fvsbn.Config(batch_size=0), "Config.batch_size = 0"),
-        (lambda: nade.Config(H=0), "Config.H = 0"),
-        (lambda: made.Config(widths=()), r"Config.widths = \(\)"),
-        (lambda: made.Config(masks=0), "Config.masks = 0"),
+        (lambda: nade.Config(hidden_dim=0), "Config.hidden_dim = 0"),
+        (lambda: made.Config(hidden=()), r"Config.hidden = \(\)"),
+        (lambda: made.Config(num_masks=0), "Config.num_masks = 0"),
     ],
 )
-def test_what_cannot_work_is_refused(make, message):
+def test_wrong_settings_are_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize("module", [fvsbn, nade, made])
+def test_the_default_takes_images_of_any_channels_and_vectors(module):
+    for shape in ((7, 5, 3), (8, 8, 1), (2,), (64,)):
+        cfg = module.Config.for_task(Task(shape))
+        assert cfg.shape == shape
+    assert cfg.binarise == "threshold"
+
+
+class Independent(nn.Module):
+    """Dimensions that are independent of each other, of one logit."""
+
+    @nn.compact
+    def log_p(self, x, mask=None):
+        b = self.param("b", nn.initializers.zeros, ())
+        return jax.nn.log_sigmoid(x * b).sum(1)
+
+    def sample(self, key, x, known):
+        b = self.variables["params"]["b"]
+        u = jax.random.uniform(key, x.shape)
+        return jnp.where(known, x, jnp.where(u < jax.nn.sigmoid(b), 1.0, -1.0))
+
+
+@pytest.mark.parametrize("module", [fvsbn, nade, made])
+def test_a_network_of_the_users_own_trains_and_samples(module):
+    cfg = module.Config(shape=(6,), batch_size=4, learning_rate=0.1, ema_decay=0.0)
+    batch, net = {"x": np.ones((4, 6), np.float32)}, Independent()
+    method = module.method(cfg, net=net)
+    state, step = method.init(KEY, batch), jax.jit(method.train_step)
+    assert set(state.params) == {"b"}
+    for _ in range(30):
+        state, _ = step(KEY, state, batch)
+    log_p = module.log_prob(cfg, state.variables, batch["x"], net=net)
+    assert log_p.shape == (4,) and log_p[0] > 6 * np.log(0.8)
+    assert module.sample(cfg, state.variables, KEY, 50, net=net).mean() > 0.6

@@ -44,12 +44,12 @@ def test_gaussian_mixture_by_hand():
 
 
 @pytest.mark.parametrize("name", heads.NAMES)
-def test_draws_are_of_the_distribution(name):
+def test_samples_have_the_distribution(name):
     """The share of draws up to a point is the CDF there."""
     head = heads.head(name, 16, components=3)
     eta, num = _eta(head.parts, 4), 20_000
     u = jnp.asarray(DRAW.uniform(size=(num, 4, 2)), jnp.float32)
-    x = np.asarray(head.draw(u, jnp.broadcast_to(eta, (num, *eta.shape))))
+    x = np.asarray(head.sample(u, jnp.broadcast_to(eta, (num, *eta.shape))))
     levels = {"categorical": 16, "bernoulli": 2, "logistic": 256}.get(name)
     grid = (
         np.linspace(-30, 30, 120_001) if levels is None
@@ -72,5 +72,5 @@ def test_levels_and_their_values_are_inverse():
 
 
 def test_another_name_is_refused():
-    with pytest.raises(InputError, match="Config.head = 'poisson', but there are bernoulli"):
+    with pytest.raises(InputError, match="Config.head = 'poisson'; it must be one of bernoulli"):
         heads.head("poisson", 256, 5)

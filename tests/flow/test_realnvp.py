@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,13 +10,18 @@ import pytest
 
 from gengen import rng
 from gengen.compile import compile_step
-from gengen.flow import realnvp
+from gengen.contract import Task
+from gengen.flow import couplings, pixels, realnvp
 from gengen.types import InputError
 
 KEY = jax.random.key(0)
-PLANE = realnvp.Config(shape=(2,), couplings=6, widths=(16, 16), batch_size=128)
-VECTOR = realnvp.Config(shape=(5,), couplings=4, widths=(16,), batch_size=16)
-IMAGE = realnvp.Config(shape=(4, 8, 2), couplings=2, levels=2, channels=6, batch_size=4)
+PLANE = realnvp.Config(shape=(2,), num_couplings=6, hidden=(16, 16), batch_size=128)
+VECTOR = realnvp.Config(shape=(5,), num_couplings=4, hidden=(16,), batch_size=16)
+IMAGE = realnvp.Config(
+    shape=(4, 8, 2), num_couplings=2, num_levels=2, hidden_channels=6, batch_size=4
+)
+ODD = dataclasses.replace(IMAGE, shape=(3, 5, 2), num_levels=0, num_couplings=4)
+ALL = [PLANE, VECTOR, IMAGE, ODD]
 
 
 def data(cfg, num, seed=0):
@@ -39,8 +45,10 @@ def random(cfg, seed=1):
     return {"params": jax.tree.unflatten(tree, new)}
 
 
-@pytest.mark.parametrize("cfg", [PLANE, VECTOR, IMAGE], ids=["plane", "vector", "image"])
-def test_there_and_back(cfg):
+@pytest.mark.parametrize(
+    "cfg", [PLANE, VECTOR, IMAGE, ODD], ids=["plane", "vector", "image", "odd"]
+)
+def test_inverse_inverts_forward(cfg):
     variables = random(cfg)
     x = np.random.default_rng(2).normal(size=(8, *cfg.shape)).astype(np.float32)
     z, log_det = realnvp.forward(cfg, variables, x)
@@ -51,7 +59,9 @@ def test_there_and_back(cfg):
     np.testing.assert_allclose(same, log_det, atol=2e-5)
 
 
-@pytest.mark.parametrize("cfg", [PLANE, VECTOR, IMAGE], ids=["plane", "vector", "image"])
+@pytest.mark.parametrize(
+    "cfg", [PLANE, VECTOR, IMAGE, ODD], ids=["plane", "vector", "image", "odd"]
+)
 def test_the_log_determinant_is_that_of_the_jacobian(cfg):
     """By autodiff, and NumPy's determinant in float64."""
     variables = random(cfg)
@@ -93,7 +103,7 @@ def test_samples_have_the_density():
 def test_an_untrained_flow_whitens_its_first_batch():
     x = np.random.default_rng(4).normal(size=(500, 5)) * [1, 2, 3, 0.1, 5] + [0, 1, -2, 3, 4]
     x = x.astype(np.float32)
-    cfg = dataclasses.replace(VECTOR, couplings=3)
+    cfg = dataclasses.replace(VECTOR, num_couplings=3)
     state = realnvp.method(cfg).init(KEY, {"x": x})
     z, log_det = realnvp.forward(cfg, state.variables, x)
     np.testing.assert_allclose(np.asarray(z).mean(0), 0, atol=1e-4)
@@ -103,30 +113,30 @@ def test_an_untrained_flow_whitens_its_first_batch():
 
 def test_masks_are_each_others_complement():
     np.testing.assert_array_equal(
-        realnvp.checkerboard((2, 3, 1), 0)[..., 0], [[True, False, True], [False, True, False]]
+        couplings.checkerboard((2, 3, 1), 0)[..., 0], [[True, False, True], [False, True, False]]
     )
-    np.testing.assert_array_equal(realnvp.checkerboard((3,), 1), [False, True, False])
-    np.testing.assert_array_equal(realnvp.halves((1, 1, 4), 0)[0, 0], [True, True, False, False])
-    for kind in (realnvp.checkerboard, realnvp.halves):
+    np.testing.assert_array_equal(couplings.checkerboard((3,), 1), [False, True, False])
+    np.testing.assert_array_equal(couplings.halves((1, 1, 4), 0)[0, 0], [True, True, False, False])
+    for kind in (couplings.checkerboard, couplings.halves):
         assert (kind((4, 6, 4), 0) ^ kind((4, 6, 4), 1)).all()
 
 
 def test_folding_keeps_neighbours_together():
     x = jnp.arange(16.0).reshape(1, 4, 4, 1)
-    folded = realnvp.fold(x)
+    folded = couplings.fold(x)
     np.testing.assert_array_equal(folded[0, 0, 1], [2, 3, 6, 7])
-    np.testing.assert_array_equal(realnvp.unfold(folded), x)
+    np.testing.assert_array_equal(couplings.unfold(folded), x)
     y = jax.random.normal(KEY, (2, 4, 6, 3))
-    np.testing.assert_array_equal(realnvp.unfold(realnvp.fold(y)), y)
+    np.testing.assert_array_equal(couplings.unfold(couplings.fold(y)), y)
 
 
-def test_logits_of_pixels_by_hand():
+def test_logits_of_pixels_equal_float64():
     """In NumPy float64: the value, its slope by differences, and back to the very pixel."""
     cfg = IMAGE
     v = np.random.default_rng(5).integers(0, 256, (4, *cfg.shape))
     u = np.random.default_rng(6).random(v.shape)
     x = jnp.asarray(v / 127.5 - 1, jnp.float32)
-    logit, slope = realnvp.to_line(cfg, x, jnp.asarray(u, jnp.float32))
+    logit, slope = pixels.to_logits(cfg.alpha, x, jnp.asarray(u, jnp.float32))
 
     def by_hand(w):
         p = 0.05 + 0.9 * w / 256
@@ -136,7 +146,7 @@ def test_logits_of_pixels_by_hand():
     h = 1e-4
     slopes = np.log((by_hand(v + u + h) - by_hand(v + u - h)) / (2 * h))
     np.testing.assert_allclose(slope, slopes.reshape(4, -1).sum(1), rtol=1e-5)
-    np.testing.assert_allclose(realnvp.to_image(cfg, logit), x, atol=1e-6)
+    np.testing.assert_allclose(pixels.to_image(cfg.alpha, logit), x, atol=1e-6)
 
 
 def test_bits_of_an_untrained_flow_without_norms():
@@ -169,7 +179,7 @@ def banana(num, seed):
 @pytest.mark.parametrize("draw, det", [(correlated, 0.6), (banana, 0.5)])
 def test_it_learns_a_density_whose_entropy_is_known(draw, det):
     """Both are maps of N(0, I) with a constant Jacobian: H = 1 + ln 2π + ln det."""
-    cfg = dataclasses.replace(PLANE, ema_decay=0.99, widths=(32, 32), learning_rate=3e-3)
+    cfg = dataclasses.replace(PLANE, ema_decay=0.99, hidden=(32, 32), learning_rate=3e-3)
     method, x = realnvp.method(cfg), draw(60_000, 0)
     state, step = method.init(KEY, {"x": x[:128]}), compile_step(method.train_step)
     for i in range(600):
@@ -184,12 +194,12 @@ def test_it_learns_a_density_whose_entropy_is_known(draw, det):
     "change, message",
     [
         ({"shape": (3, 4)}, "Config.shape"),
-        ({"shape": (1,)}, "two numbers"),
-        ({"shape": (6, 6, 1)}, "Config.levels"),
-        ({"levels": 0}, "Config.levels"),
+        ({"shape": (1,)}, "two dimensions"),
+        ({"shape": (6, 6, 1)}, "use num_levels = 1"),
+        ({"num_levels": -1}, "Config.num_levels"),
         ({"alpha": 0.5}, "Config.alpha"),
-        ({"couplings": 0}, "Config.couplings"),
-        ({"bound": 0.0}, "Config.bound"),
+        ({"num_couplings": 0}, "Config.num_couplings"),
+        ({"scale_bound": 0.0}, "Config.scale_bound"),
     ],
 )
 def test_an_impossible_config_is_refused(change, message):
@@ -203,3 +213,44 @@ def test_bad_arguments_are_refused():
         realnvp.sample(PLANE, variables, KEY, 0)
     with pytest.raises(InputError, match="z has shape"):
         realnvp.inverse(PLANE, variables, np.zeros((3, 3)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "levels"),
+    [((8, 8, 1), 1), ((16, 16, 3), 2), ((28, 28, 1), 2), ((7, 5, 3), 0), ((6, 4, 1), 0)],
+)
+def test_the_default_folds_images_as_often_as_their_sides_allow(shape, levels):
+    cfg = realnvp.Config.for_task(Task(shape))
+    assert (cfg.shape, cfg.num_levels) == (shape, levels)
+
+
+def test_decode_inverts_encode():
+    x = data(IMAGE, 3)["image"]
+    variables = random(IMAGE)
+    z = realnvp.encode(IMAGE, variables, x)
+    np.testing.assert_allclose(realnvp.decode(IMAGE, variables, z), x, atol=1e-6)
+
+
+class Net(nn.Module):
+    """A coupling's network of the user's own."""
+
+    outputs: int
+
+    @nn.compact
+    def __call__(self, x):
+        h = nn.tanh(nn.Dense(4)(x))
+        return nn.Dense(self.outputs, kernel_init=nn.initializers.zeros)(h)
+
+
+@pytest.mark.parametrize("cfg", [VECTOR, IMAGE], ids=["vector", "image"])
+def test_a_network_of_the_users_own_trains_and_samples(cfg):
+    batch = data(cfg, cfg.batch_size)
+    x = next(iter(batch.values()))
+    method = realnvp.method(cfg, net=Net)
+    state, _ = jax.jit(method.train_step)(KEY, method.init(KEY, batch), batch)
+    assert any("Net" in str(path) for path, _ in jax.tree.leaves_with_path(state.params))
+    variables = state.variables
+    assert realnvp.sample(cfg, variables, KEY, 2, net=Net).shape == (2, *cfg.shape)
+    assert np.isfinite(realnvp.log_prob(cfg, variables, x, net=Net)).all()
+    z = realnvp.encode(cfg, variables, x, net=Net)
+    np.testing.assert_allclose(realnvp.decode(cfg, variables, z, net=Net), x, atol=1e-5)
