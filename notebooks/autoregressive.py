@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -53,9 +55,9 @@ print(jax.devices())
 # %%
 every = np.float32(list(itertools.product((-1, 1), repeat=9)))
 tiny = {
-    nade: nade.Config(shape=(3, 3, 1), H=8, order=1),
-    made: made.Config(shape=(3, 3, 1), widths=(32,)),
-    pixelcnn: pixelcnn.Config(shape=(3, 3, 1), features=8, layers=3, hidden=8),
+    nade: nade.Config(shape=(3, 3, 1), hidden_dim=8, order_seed=1),
+    made: made.Config(shape=(3, 3, 1), hidden=(32,)),
+    pixelcnn: pixelcnn.Config(shape=(3, 3, 1), hidden_channels=8, num_layers=3, head_channels=8),
 }
 for model, small in tiny.items():
     x = every.reshape(-1, 3, 3, 1)
@@ -71,12 +73,13 @@ for model, small in tiny.items():
 # %%
 side = 5
 shown = []
-for model, small in (
-    (pixelcnn, pixelcnn.Config(shape=(side, side, 1), features=8, layers=1, first=3, hidden=8)),
-    (pixelcnn, pixelcnn.Config(shape=(side, side, 1), features=8, layers=4, first=3, hidden=8)),
-):
+for layers in (1, 4):
+    small = pixelcnn.Config(
+        shape=(side, side, 1), hidden_channels=8, num_layers=layers, first_kernel_size=3,
+        head_channels=8,
+    )  # fmt: skip
     x = np.float32(np.random.default_rng(0).normal(size=(1, side, side, 1)))
-    net = model.network(small)
+    net = pixelcnn.network(small)
     variables = net.init(jax.random.key(1), x)
     leaks = jax.jacobian(lambda x, n=net, v=variables: n.apply(v, x))(x)  # noqa: B023
     seen = np.abs(np.asarray(leaks)).reshape(side * side, -1, side * side).sum(1) > 0
@@ -91,7 +94,7 @@ Pillow.fromarray(grid(np.stack(shown)[..., None])[..., 0]).resize((412, 200), 0)
 # %%
 data, test = load("mnist5k"), load("mnist5k:test")
 steps = 3 if smoke else 500
-cfg = pixelcnn.Config(features=16, layers=5, hidden=32, classes=10)
+cfg = pixelcnn.Config(hidden_channels=16, num_layers=5, head_channels=32, num_classes=10)
 method = pixelcnn.method(cfg)
 state = method.init(jax.random.key(0), to_batch(data.arrays, np.arange(cfg.batch_size)))
 step = compile_step(method.train_step)
@@ -101,7 +104,8 @@ for i in range(steps):
     rows = batch_indices(len(data), cfg.batch_size, seed=0, step=i)
     state, metrics = step(jax.random.key(1), state, to_batch(data.arrays, rows))
     if i + 1 in (1, 10, 100, steps):
-        nats = -pixelcnn.log_prob(cfg, state.variables, binary, y=held_out["label"]).mean()
+        log_p = pixelcnn.log_prob(cfg, state.variables, binary, condition=held_out["label"])
+        nats = -log_p.mean()
         print(f"{i + 1:4} steps: {float(nats):7.2f} nats a held-out digit")
 
 # %% [markdown]
@@ -111,9 +115,10 @@ for i in range(steps):
 
 # %%
 y = np.arange(10, dtype=np.int32)
-pixelcnn.sample(cfg, state.variables, jax.random.key(2), 10, y)  # compiles
+pixelcnn.sample(cfg, state.variables, jax.random.key(2), 10, condition=y)  # compiles
 start = time.perf_counter()
-digits = jax.block_until_ready(pixelcnn.sample(cfg, state.variables, jax.random.key(2), 10, y))
+digits = pixelcnn.sample(cfg, state.variables, jax.random.key(2), 10, condition=y)
+jax.block_until_ready(digits)
 print(f"ten digits in {time.perf_counter() - start:.2f} s")
 Pillow.fromarray(grid(digits, 10)[..., 0])
 
@@ -128,8 +133,9 @@ known[:14] = True
 given = np.repeat(binary[:50:10], 5, axis=0)
 labels = np.repeat(held_out["label"][:50:10], 5)
 ends = pixelcnn.sample(
-    cfg, state.variables, jax.random.key(3), len(given), labels, given=given, mask=known
-)
+    cfg, state.variables, jax.random.key(3), len(given), condition=labels, observation=given,
+    mask=known,
+)  # fmt: skip
 rows = np.concatenate([binary[:50:10, None], np.asarray(ends).reshape(5, 5, 28, 28, 1)], axis=1)
 Pillow.fromarray(grid(rows.reshape(-1, 28, 28, 1), 6)[..., 0])
 
@@ -138,7 +144,8 @@ Pillow.fromarray(grid(rows.reshape(-1, 28, 28, 1), 6)[..., 0])
 # Digits by their probability: the likeliest of those held out, and the least likely.
 
 # %%
-nats = -np.asarray(pixelcnn.log_prob(cfg, state.variables, binary, y=held_out["label"]))
+log_p = pixelcnn.log_prob(cfg, state.variables, binary, condition=held_out["label"])
+nats = -np.asarray(log_p)
 order = np.argsort(nats)
 print("nats, likeliest:", np.round(nats[order[:8]]), " least likely:", np.round(nats[order[-8:]]))
 Pillow.fromarray(grid(binary[np.concatenate([order[:8], order[-8:]])], 8)[..., 0])

@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -53,7 +55,7 @@ print(jax.devices())
 # %%
 moons, held_out = load("moons"), load("moons:test").arrays["x"]
 steps = 20 if smoke else 4000
-plane = realnvp.Config(shape=(2,), couplings=12, batch_size=256)
+plane = realnvp.Config(shape=(2,), num_couplings=12, batch_size=256)
 method = realnvp.method(plane)
 state = method.init(jax.random.key(0), to_batch(moons.arrays, np.arange(256)))
 step = compile_step(method.train_step)
@@ -111,7 +113,7 @@ print(f"held-out z: mean {np.round(z.mean(0), 2)}, deviation {np.round(z.std(0),
 # %%
 data, test = load("mnist5k"), load("mnist5k:test")
 steps = 3 if smoke else 600
-cfg = realnvp.Config(couplings=2, channels=16)
+cfg = realnvp.Config(num_couplings=2, hidden_channels=16)
 method = realnvp.method(cfg)
 state = method.init(jax.random.key(0), to_batch(data.arrays, np.arange(cfg.batch_size)))
 step = compile_step(method.train_step)
@@ -132,9 +134,8 @@ Pillow.fromarray(grid(drawn, 16)[..., 0])
 # lengths of Gaussian vectors hardly vary.
 
 # %%
-u = np.full(digits[:500:100].shape, 0.5, np.float32)
-ends = [realnvp.to_line(cfg, digits[k : k + 500 : 100][:4], u[:4])[0] for k in (0, 50)]
-codes = [np.asarray(realnvp.forward(cfg, state.variables, x)[0]) for x in ends]
+ends = [digits[k : k + 500 : 100][:4] for k in (0, 50)]
+codes = [np.asarray(realnvp.encode(cfg, state.variables, x)) for x in ends]
 way = latent.interpolate(*(z.reshape(4, -1) for z in codes), num=12, spherical=True)
-between = realnvp.inverse(cfg, state.variables, np.float32(way).reshape(48, -1))[0]
-Pillow.fromarray(grid(realnvp.to_image(cfg, between), 12)[..., 0])
+between = realnvp.decode(cfg, state.variables, np.float32(way).reshape(48, -1))
+Pillow.fromarray(grid(between, 12)[..., 0])
