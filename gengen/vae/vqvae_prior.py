@@ -24,10 +24,10 @@ from jax.typing import ArrayLike
 
 from gengen.autoregressive import pixelcnn
 from gengen.autoregressive.heads import level, value
-from gengen.contract import Task, check_labels, refuse_condition, require_num
+from gengen.contract import Task, check_labels, labels_of, refuse_condition, require_num
 from gengen.data import AnyData
 from gengen.stages import Finished, Stage, coded
-from gengen.types import Array, InputError, Key, PyTree
+from gengen.types import Array, Batch, InputError, Key, PyTree
 from gengen.vae import vqvae
 from gengen.xla import jit
 
@@ -126,6 +126,11 @@ def stages(cfg: Config, tx: optax.GradientTransformation | None = None) -> tuple
         Stage("codec", vqvae.method(codec(cfg), tx)),
         Stage("prior", pixelcnn.method(prior(cfg), tx), data=of_codes, share=cfg.prior_share),
     )
+
+
+def condition_of(cfg: Config, batch: Batch) -> Array | None:
+    """Return the labels [B] of a batch if `cfg.num_classes` is above 0, else None."""
+    return labels_of(cfg, batch)
 
 
 def as_map(cfg: Config, k: Array) -> Array:

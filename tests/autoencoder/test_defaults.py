@@ -1,6 +1,7 @@
 """Defaults for given data, and the papers' Configs."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -66,7 +67,7 @@ def test_a_class_is_sampled_from_its_part_of_the_prior():
     batch = {"x": np.zeros((4, 2), np.float32), "label": np.array([0, 1, 2, -1], np.int32)}
     np.testing.assert_array_equal(adversarial.condition_of(cfg, batch), batch["label"])
     variables = adversarial.method(cfg).init(KEY, batch).variables
-    z = adversarial.sample_prior(cfg, KEY, 4, batch["label"])
+    z = adversarial.sample_prior(cfg, KEY, 4, jnp.asarray(batch["label"]))
     want = adversarial.decode(cfg, variables, z)
     got = adversarial.sample(cfg, variables, KEY, 4, condition=batch["label"])
     np.testing.assert_array_equal(got, want)

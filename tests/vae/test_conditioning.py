@@ -40,13 +40,14 @@ def fitted(method, batch, steps):
 
 def squares(labels):
     """Images that are all black for class 0 and all white for class 1."""
-    return np.broadcast_to(np.float32(2 * labels - 1)[:, None, None, None], (len(labels), 4, 4, 1))
+    value = (2 * labels - 1).astype(np.float32)
+    return np.broadcast_to(value[:, None, None, None], (len(labels), 4, 4, 1))
 
 
 @cache
 def of_vectors():
     """Each class is one point, (-1, 1) or (1, -1)."""
-    x = np.float32(2 * LABELS - 1)[:, None] * np.float32([1, -1])
+    x = ((2 * LABELS - 1)[:, None] * np.array([1, -1])).astype(np.float32)
     return x, fitted(cvae.method(VECTORS), {"x": x, "label": LABELS}, 300).variables
 
 
