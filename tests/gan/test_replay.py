@@ -22,7 +22,7 @@ def fresh(step, num=4):
 def run(buffer, steps, num=4, key=0):
     """What was shown at each step, and the states after it."""
     state, shown, states = buffer.init(ZERO[:1]), [], []
-    move = jax.jit(buffer.shown)
+    move = jax.jit(buffer.in_discriminator_step)
     for step in range(steps):
         step_key = jax.random.fold_in(jax.random.key(key), step)
         _, out, state = move({}, state, step_key, ZERO, fresh(step, num))
