@@ -263,7 +263,7 @@ def test_codes_are_grey_by_what_lies_under_them(recipe):
     """
     from gengen.vae import vqvae
 
-    cfg = vqvae.Config(shape=(4, 4, 1), K=4, channels=(2,))
+    cfg = vqvae.Config(shape=(4, 4, 1), codebook_size=4, channels=(2,))
     x = np.kron([[0.9, -0.2], [-0.8, 0.5]], np.ones((2, 2)))[None, ..., None]
     x[0, 0, 0, 0] -= 0.4  # the mean counts, not one pixel
     got = recipe("vqvae").greys(cfg, np.array([[[0, 1], [2, 0]]]), x)

@@ -47,7 +47,7 @@ def squares(labels):
 @cache
 def of_vectors():
     """Each class is one point, (-1, 1) or (1, -1)."""
-    x = ((2 * LABELS - 1)[:, None] * np.array([1, -1])).astype(np.float32)
+    x: np.ndarray = ((2 * LABELS - 1)[:, None] * np.array([1, -1])).astype(np.float32)
     return x, fitted(cvae.method(VECTORS), {"x": x, "label": LABELS}, 300).variables
 
 
@@ -109,7 +109,8 @@ def of_codes():
     """Both stages, on images whose codes are a function of the class."""
     codec, prior = vqvae_prior.stages(CODES)
     image = (127.5 * (squares(LABELS) + 1)).astype(np.uint8)
-    data = Dataset("squares", {"image": image, "label": LABELS})
+    arrays: dict[str, np.ndarray] = {"image": image, "label": LABELS}
+    data = Dataset("squares", arrays)
     rows = np.arange(64, dtype=np.int32)
     before = {"codec": fitted(codec.method, to_batch(data.arrays, rows), 100)}
     codes = prior.data(before, data)
