@@ -132,7 +132,9 @@ MODELS = {
     "PixelRNN, Diagonal BiLSTM": Model(
         pixelrnn, pixelrnn.Config(num_layers=2, learning_rate=5e-3), 300
     ),
-    "VAE": Model(vae, vae.Config(channels=(16, 32, 64), latent_dim=32, learning_rate=2e-3), 2000),
+    "VAE": Model(
+        vae, vae.Config(channels=(16, 32, 64), latent_shape=(32,), learning_rate=2e-3), 2000
+    ),
 }
 
 

@@ -332,6 +332,7 @@ def method(
             flow then starts at the identity, which keeps the first steps stable.
 
     Example:
+        >>> from flax import linen as nn
         >>> class Net(nn.Module):
         ...     outputs: int
         ...     @nn.compact
