@@ -53,7 +53,7 @@ class Config(gan.Config):
     layer: str = "discrimination"  # or "deviation"
     num_kernels: int = 8  # B, of minibatch discrimination
     kernel_dim: int = 4  # C, of each kernel
-    group_size: int = 0  # rows that are compared with each other; 0: the whole batch
+    group_size: int = 32  # rows that are compared, at most the whole batch; 0: the whole batch
 
     RENAMED: ClassVar[dict[str, str | None]] = {
         "kernels": "num_kernels", "dims": "kernel_dim", "group": "group_size",
@@ -81,7 +81,8 @@ class Config(gan.Config):
         for name in ("num_kernels", "kernel_dim"):
             if getattr(self, name) < 1:
                 raise InputError(f"Config.{name} = {getattr(self, name)}; it must be at least 1")
-        if self.group_size < 0 or (self.group_size and self.batch_size % self.group_size):
+        size = min(self.group_size, self.batch_size)
+        if size < 0 or (size and self.batch_size % size):
             raise InputError(
                 f"Config.batch_size = {self.batch_size} is not a multiple of Config.group_size = "
                 f"{self.group_size}"
