@@ -3,10 +3,10 @@
 Data: three Gaussians in the plane, of which E[ε | z_t] is known; the cosine schedule, T = 20. The
 same small network either is conditioned on t, and shared, or there are T of them, each of one t.
 Both see the same 32 examples of every t in a step, so that they cost the same; the many have T
-times the parameters. What is measured, after so many steps of training, on 20,000 draws for each t: the
-squared error from the exact denoiser, a dimension, mean over t; and the sliced Wasserstein distance
-of 20,000 ancestral samples from the mixture (floor: of two sets of the mixture; the exact denoiser
-has an error too, of so few steps).
+times the parameters. What is measured, after so many steps of training, on 20,000 draws for each t:
+the squared error from the exact denoiser, a dimension, mean over t; and the sliced Wasserstein
+distance of 20,000 ancestral samples from the mixture (floor: of two sets of the mixture; the exact
+denoiser has an error too, of so few steps).
 
 The picture and the table are in docs/DIFFUSION.md.
 """

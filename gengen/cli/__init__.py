@@ -161,8 +161,8 @@ class Evaluate:
     model: str | None = None
     """The file or dotted name of a model of your own."""
     extractor: Annotated[str | None, default("by the data")] = None
-    """mnist-v1, fashion-v1, inception, inception-pytorch-fid, inception-clean-fid, identity, pixels, or
-    a classifier's .safetensors."""
+    """mnist-v1, fashion-v1, inception, inception-pytorch-fid, inception-clean-fid, identity,
+    pixels, or a classifier's .safetensors."""
     no_floor: bool = False
     """Leave out the scores of held-out data."""
     json: bool = False

@@ -17,7 +17,6 @@ The critic gets dequantised pixels, both real and fake, because rounding has no 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -28,7 +27,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gengen import rng
-from gengen.contract import Task
+from gengen.contract import Task, refuse_condition
 from gengen.contract import unconditional as condition_of
 from gengen.flow import realnvp
 from gengen.flow.couplings import CouplingNet
@@ -36,20 +35,9 @@ from gengen.flow.pixels import to_logits, to_unit
 from gengen.nn.conv import ConvEncoder
 from gengen.nn.mlp import MLP
 from gengen.optim import ascend, clip_weights
-from gengen.steps import Step, player, repeat, sequence, with_ema
 from gengen.steps import method as build
-from gengen.types import (
-    Array,
-    Batch,
-    InputError,
-    Key,
-    Method,
-    Metrics,
-    PyTree,
-    TrainState,
-    check_shape,
-    data_of,
-)
+from gengen.steps import player, repeat, sequence, with_ema
+from gengen.types import Array, Batch, InputError, Key, Method, PyTree, check_shape
 
 __all__ = [
     "Config", "bits_per_dim", "condition_of", "decode", "discriminate", "encode", "log_prob",
@@ -157,7 +145,8 @@ def log_prob(
     net: CouplingNet | None = None,
 ) -> Array:
     """Return the flow's ln p(x), or its bound for images, as `realnvp.log_prob`: [B], in nats."""
-    return realnvp.log_prob(cfg, _flow(variables), x, key, condition=condition, net=net)
+    refuse_condition(condition)
+    return realnvp.log_prob(cfg, _flow(variables), x, key, net=net)
 
 
 def bits_per_dim(
@@ -177,7 +166,8 @@ def encode(
     net: CouplingNet | None = None,
 ) -> Array:
     """Return z [B, D] of x [B, *shape], as `realnvp.encode`."""
-    return realnvp.encode(cfg, _flow(variables), x, condition=condition, net=net)
+    refuse_condition(condition)
+    return realnvp.encode(cfg, _flow(variables), x, net=net)
 
 
 def decode(
@@ -189,7 +179,8 @@ def decode(
     net: CouplingNet | None = None,
 ) -> Array:
     """Return x [B, *shape] of z [B, D], as `realnvp.decode`."""
-    return realnvp.decode(cfg, _flow(variables), z, condition=condition, net=net)
+    refuse_condition(condition)
+    return realnvp.decode(cfg, _flow(variables), z, net=net)
 
 
 def sample(
@@ -202,7 +193,8 @@ def sample(
     net: CouplingNet | None = None,
 ) -> Array:
     """Return `num` samples of the flow, float32 [num, *shape], as `realnvp.sample`."""
-    return realnvp.sample(cfg, _flow(variables), key, num, condition=condition, net=net)
+    refuse_condition(condition)
+    return realnvp.sample(cfg, _flow(variables), key, num, net=net)
 
 
 def method(
@@ -228,22 +220,21 @@ def method(
 
     def generate(params: PyTree, key: Key, num: int) -> Array:
         """Return vectors, or dequantised images, of the flow."""
-        _, z_key = jax.random.split(key)
-        z = rng.normal(z_key, (num, int(dims)))
+        z = rng.normal(key, (num, int(dims)))
         fake, _ = realnvp.apply(cfg, _flow({"params": params}), z, "to_x", net)
         return to_unit(cfg.alpha, fake) if is_image else fake
 
-    def gap(params: PyTree, key: Key, x: Array, fake: Array) -> Array:
+    def gap(params: PyTree, key: Key, x: Array) -> Array:
+        pixel_key, z_key = jax.random.split(key)
+        fake = generate(params, z_key, len(x))
         if is_image:
-            pixel_key, _ = jax.random.split(key)
             logits, _ = to_logits(cfg.alpha, x, rng.uniform(pixel_key, x.shape))
             x = to_unit(cfg.alpha, logits)
         f = lambda x: discriminate(cfg, {"params": params}, x).mean()  # noqa: E731
         return f(x) - f(fake)
 
     def critic_loss(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
-        x = check_shape(batch, cfg.shape)
-        return gap(params, key, x, batch["fake"]), ({}, mutables)
+        return gap(params, key, check_shape(batch, cfg.shape)), ({}, mutables)
 
     def flow_loss(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
         x = check_shape(batch, cfg.shape)
@@ -252,9 +243,7 @@ def method(
         nats = -jnp.mean(realnvp.log_density(cfg, _flow({"params": params}), x, key, net))
         loss = cfg.likelihood_weight * nats / dims
         if cfg.adversarial_weight:
-            loss += cfg.adversarial_weight * gap(
-                params, game_key, x, generate(params, game_key, len(x))
-            )
+            loss += cfg.adversarial_weight * gap(params, game_key, x)
         return loss, ({"nats": nats}, mutables)
 
     tx = tx or realnvp.optimizer(cfg)
@@ -264,21 +253,4 @@ def method(
     rmsprop = optax.rmsprop(cfg.critic_learning_rate, decay=0.99)
     climb = optax.chain(ascend(rmsprop), clip_weights(cfg.weight_clip))
     critic = repeat(player("critic", critic_loss, climb), cfg.n_critic)
-    critic = _with_fakes(critic, cfg.n_critic, generate)
     return build(init_variables, with_ema(sequence(critic, flow), cfg.ema_decay))
-
-
-def _with_fakes(step: Step, n: int, generate: Callable[[PyTree, Key, int], Array]) -> Step:
-    """Add to the batch of n repeated moves the fakes of each, as "fake".
-
-    The flow does not change during these moves. As a loop over them, it is compiled once.
-    """
-
-    def update(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        keys, num = jax.random.split(key, n), len(data_of(batch))  # keys as those of `repeat`
-        fake = jax.lax.map(lambda key: generate(state.params, key, num // n), keys)
-        # Move k takes the rows k, k + n, k + 2n, ...
-        rows = jnp.swapaxes(fake, 0, 1).reshape(num, *fake.shape[2:])
-        return step.update(key, state, {**batch, "fake": rows})
-
-    return Step(step.init, update)
