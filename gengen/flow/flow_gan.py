@@ -72,9 +72,9 @@ class Config(realnvp.Config):
     def paper(cls) -> Self:
         """Return the paper's hybrid on CIFAR-10: Real NVP's network against a convolutional critic.
 
-        The flow is `realnvp.Config.paper`, with what that differs in. The paper searches the weight
-        of the likelihood; 1 nat is here its weight per dimension. The critic is a DCGAN's in depth,
-        with clipped weights; it has no batch normalisation.
+        The flow is that of `realnvp.Config.paper`, and differs from the paper's in the same ways.
+        The paper searches the weight of the likelihood; 1 per dimension is a choice of ours. The
+        critic has no normalisation layers, and its weights are clipped.
         """
         return cls(
             shape=(32, 32, 3), num_levels=1, num_couplings=3, hidden_channels=64, num_blocks=8,
@@ -86,8 +86,7 @@ class Config(realnvp.Config):
     def for_task(cls, task: Task) -> Self:
         """Return the default for given data: the flow's is that of `realnvp`, in smaller batches.
 
-        A step of the game contains several passes of the flow, so small images, of 8 pixels a side
-        or less, have a critic with one level less.
+        The critic has one level for images of less than 8 pixels a side, else two.
         """
         fields = realnvp.task_fields(task)
         fields["batch_size"] = cls().batch_size
