@@ -81,7 +81,7 @@ def test_train_load_sample_log_prob_evaluate(tmp_path):
 
 def test_a_run_continues_where_it_stopped(tmp_path):
     data, out = gengen.load_data("grid25"), tmp_path / "run"
-    config = {"hidden": (8,), "latent_dim": 2, "batch_size": 16}
+    config = {"hidden": (8,), "latent_dim": 2, "batch_size": 16, "decay_steps": 0}
     gengen.train("gan", data, config=config, steps=3, out=out)
     cut = gengen.train("gan", data, steps=6, out=out, resume=True)
     whole = gengen.train("gan", data, config=config, steps=6, out=tmp_path / "whole")

@@ -197,7 +197,7 @@ def traversals(args: Sample, codes: Codes) -> Picture:
 def manifold(args: Sample, codes: Codes) -> Picture:
     """A plane of codes at percentiles of the prior or, without one, of the data's codes."""
     z, name = codes.prior(PRIOR_DRAWS), "the prior"
-    source, batch, _ = codes.examples(LOOKED_AT)
+    source, batch = codes.images(LOOKED_AT)
     if z is None:
         z, name = codes.encode(batch), f"the codes of {source}"
     if z.shape[1:] != (2,):

@@ -67,7 +67,7 @@ def load_data(source: Any, label: Any = None, options: DataOptions = DataOptions
 
     Example:
         >>> len(gengen.load_data("digits"))
-        1617
+        1437
     """
     if isinstance(source, Dataset | Stream):
         return source

@@ -333,6 +333,7 @@ def method(
 
     Example:
         >>> from flax import linen as nn
+        >>> import flax.linen as nn
         >>> class Net(nn.Module):
         ...     outputs: int
         ...     @nn.compact

@@ -198,7 +198,9 @@ def _settings(
     about = config.describe(module, cfg, old.get("config"))
     about |= {"data_options": dataclasses.asdict(options)}
     about |= {"validation": how} if how else {}
-    return about | ({"net": type(net).__name__} if net is not None else {})
+    if net is None:
+        return about
+    return about | {"net": getattr(net, "__name__", type(net).__name__)}
 
 
 def _method(module: ModuleType, cfg: Any, tx: Any, net: Any) -> Method | Sequence[Stage]:

@@ -57,6 +57,7 @@ def traces(method, batch):
 
 
 @named(MODELS)
+@pytest.mark.slow  # networks of full size are traced
 def test_the_papers_config_is_of_its_own_class_and_traces(model):
     cfg = model.Config.paper()
     assert type(cfg) is model.Config and "paper" in vars(model.Config)
@@ -123,7 +124,15 @@ class Quadratic(nn.Module):
         return nn.Dense(1, name="own")(jnp.concatenate([x, x**2], axis=1))[:, 0]
 
 
-@named([m for m in GAMES if m not in IMAGES_ONLY])
+def own_network_cases():
+    """Those of two models are fast tests."""
+    for m in GAMES:
+        if m not in IMAGES_ONLY:
+            mark = () if m in (gan, wgan) else pytest.mark.slow
+            yield pytest.param(m, marks=mark, id=m.__name__.split(".")[-1])
+
+
+@pytest.mark.parametrize("model", own_network_cases())
 def test_networks_of_ones_own_train_and_sample(model):
     sizes = {"critic_batch_size": 4, "n_critic": 1} if model is wgan else {"batch_size": 12}
     cfg, net = model.Config(shape=(2,), latent_dim=3, **sizes), (Affine(), Quadratic())
