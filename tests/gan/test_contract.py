@@ -132,7 +132,7 @@ def own_network_cases():
             yield pytest.param(m, marks=mark, id=m.__name__.split(".")[-1])
 
 
-@pytest.mark.parametrize("model", own_network_cases())
+@pytest.mark.parametrize("model", list(own_network_cases()))
 def test_networks_of_ones_own_train_and_sample(model):
     sizes = {"critic_batch_size": 4, "n_critic": 1} if model is wgan else {"batch_size": 12}
     cfg, net = model.Config(shape=(2,), latent_dim=3, **sizes), (Affine(), Quadratic())
