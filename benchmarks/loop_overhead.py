@@ -29,7 +29,7 @@ from gengen.training import run_dir
 from gengen.types import Method
 
 # with the steps of a turn: some seconds
-MODELS = {"ddpm": (ddpm, ddpm.Config(), 8), "wgan": (wgan, wgan.Config(m=16), 24)}
+MODELS = {"ddpm": (ddpm, ddpm.Config(), 8), "wgan": (wgan, wgan.Config(critic_batch_size=16), 24)}
 
 
 @dataclass

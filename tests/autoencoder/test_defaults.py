@@ -21,8 +21,8 @@ def methods(module, cfg):
 
 
 def trace(method: Method, shape: tuple[int, ...]):
-    batch = {"image" if len(shape) == 3 else "x": np.zeros((4, *shape), np.float32)}
-    batch["label"] = np.zeros(4, np.int32)
+    name = "image" if len(shape) == 3 else "x"
+    batch = {name: np.zeros((4, *shape), np.float32), "label": np.zeros(4, np.int32)}
     jax.eval_shape(method.train_step, KEY, jax.eval_shape(method.init, KEY, batch), batch)
 
 

@@ -17,7 +17,7 @@ from gengen.training.run_dir import read_metrics
 from gengen.training.validation import Validation, nats, split
 from gengen.types import InputError
 
-CFG = realnvp.Config(shape=(2,), couplings=2, widths=(8,), batch_size=16)
+CFG = realnvp.Config(shape=(2,), num_couplings=2, hidden=(8,), batch_size=16)
 # Looks at steps 5, 10, ...: falls until step 15, then rises, with an equal one that is no better.
 LOSSES = {5: 3.0, 10: 2.0, 15: 1.0, 20: 1.0, 25: 2.0, 30: 0.5}
 
@@ -38,7 +38,7 @@ def scripted(patience=None, seen=None):
 def run(out, validation, steps=30, **options):
     return loop.run(
         realnvp.method(CFG), load("moons"), out=out, steps=steps, batch_size=16,
-        settings={"model": "realnvp", "config": {"shape": [2], "couplings": 2, "widths": [8]}},
+        settings={"model": "realnvp", "config": {"shape": [2], "num_couplings": 2, "hidden": [8]}},
         validation=validation, save_every=7, **options,
     )  # fmt: skip
 
@@ -109,7 +109,7 @@ def test_a_split_is_a_partition():
 
 def test_through_the_command_line(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ["train", "realnvp", "--data", "moons", "--out", "run", "--set", "couplings=2",
+    words = ["train", "realnvp", "--data", "moons", "--out", "run", "--set", "num_couplings=2",
              "--hold-out", "0.02", "--validate-every", "2", "--patience", "50"]  # fmt: skip
     assert main([*words, "--steps", "6"]) == 0
     settings = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -137,7 +137,7 @@ def test_bad_input_is_one_line(words, message, tmp_path, capsys, monkeypatch):
 def test_stages_are_not_validated(tmp_path):
     from gengen.autoencoder import stacked
 
-    cfg = stacked.Config(shape=(8, 8, 1), widths=(4,))
+    cfg = stacked.Config(shape=(8, 8, 1), hidden=(4,))
     with pytest.raises(InputError, match="one stage"):
         loop.run(stacked.stages(cfg), load("digits"), out=tmp_path / "run", steps=9, batch_size=8,
                  validation=scripted())  # fmt: skip
