@@ -57,14 +57,6 @@ def traces(method, batch):
 
 
 @named(MODELS)
-@pytest.mark.slow  # networks of full size are traced
-def test_the_papers_config_is_of_its_own_class_and_traces(model):
-    cfg = model.Config.paper()
-    assert type(cfg) is model.Config and "paper" in vars(model.Config)
-    traces(first_method(model, cfg), batch_of(cfg))
-
-
-@named(MODELS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_default_takes_any_data(model, shape):
     """Odd sizes and vectors too; what a model cannot take is refused with a cure."""
