@@ -21,6 +21,7 @@ from gengen.diffusion import operators
 from gengen.diffusion.inverse import Measurement
 from gengen.diffusion.operators import Operator
 from gengen.errors import InputError
+from gengen.runs.pictures import enlarged
 from gengen.runs.trained import Run
 from gengen.types import Shape
 from gengen.viz.grid import grid
@@ -56,7 +57,7 @@ def draw(args: Sample, model: Run) -> tuple[np.ndarray, str]:
     steps = min(options.steps or STEPS, cfg.T)
     x = np.asarray(module.posterior(cfg, variables, key, num, measurement, options.method, steps))
     std = 2 * x.std(0, ddof=1) - 1 if num > 1 else -np.ones(cfg.shape, np.float32)
-    shown = [as_large(y[0], cfg.shape), *x, x.mean(0), std]
+    shown = [enlarged(y[0], cfg.shape), *x, x.mean(0), std]
     picture = grid(np.clip(np.stack(shown), -1, 1), len(shown))
     return (
         picture,
@@ -80,12 +81,6 @@ def read(path: Path, shape: Shape) -> np.ndarray:
             f"{shape[0]} × {shape[1]} (pass --degrade if it is the original image)"
         )
     return np.asarray(normalise({"image": pixels})["image"])
-
-
-def as_large(y: np.ndarray, shape: Shape) -> np.ndarray:
-    """Return a measurement as an image of `shape`: pixels repeated, grey as colour."""
-    times = shape[0] // y.shape[0]
-    return np.broadcast_to(np.repeat(np.repeat(y, times, 0), times, 1), shape)
 
 
 def _inpaint(shape: Shape, options: GivenOptions) -> Operator:

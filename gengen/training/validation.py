@@ -13,20 +13,18 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from gengen.data import Dataset, to_batch
+from gengen.data import Dataset
 from gengen.training import distributed
 from gengen.training.checkpoint import Checkpoints, restore, steps_in
 from gengen.training.run_dir import MetricsLog, read_metrics
-from gengen.types import InputError, Key, PyTree, TrainState, data_of
+from gengen.types import InputError, Key, PyTree, TrainState
 
 FOLDER, LOG = "best", "validation.jsonl"
-CHUNK = 250  # examples at a time
 
 
 class Validation(NamedTuple):
@@ -135,24 +133,3 @@ def split(data: Dataset, share: float) -> tuple[Dataset, Dataset]:
         Dataset(data.name, kept, data.classes),
         Dataset(f"{data.name}, held out", out, data.classes),
     )
-
-
-def nats(module: ModuleType, cfg: Any, data: Dataset) -> Callable[[PyTree, Key], float]:
-    """The mean of -`module.log_prob` over data, nats per example, as a `Validation.loss`.
-
-    Raises:
-        InputError: for a model that has no `log_prob`.
-    """
-    if not hasattr(module, "log_prob"):
-        raise InputError(f"{module.__name__.rpartition('.')[2]} has no log_prob to validate by")
-
-    def loss(variables: PyTree, key: Key) -> float:
-        total = 0.0
-        for start in range(0, len(data), CHUNK):
-            rows = np.arange(start, min(start + CHUNK, len(data)), dtype=np.int32)
-            x = data_of(to_batch(data.arrays, rows))
-            one = jax.random.fold_in(key, start)
-            total -= float(np.asarray(module.log_prob(cfg, variables, x, one), np.float64).sum())
-        return total / len(data)
-
-    return loss

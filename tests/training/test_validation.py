@@ -12,9 +12,10 @@ from gengen.cli import main
 from gengen.data import load
 from gengen.flow import realnvp
 from gengen.runs import trained
+from gengen.runs.train import nats
 from gengen.training.checkpoint import steps_in
 from gengen.training.run_dir import read_metrics
-from gengen.training.validation import Validation, nats, split
+from gengen.training.validation import Validation, split
 from gengen.types import InputError
 
 CFG = realnvp.Config(shape=(2,), num_couplings=2, hidden=(8,), batch_size=16)
