@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +22,7 @@ POINTS, IMAGES = 2000, 64  # samples in a preview
 PAIRS = 25  # examples beside their reconstructions
 
 
-def preview(module: ModuleType, cfg: Any, batch: Batch, net: Any = None):
+def preview(module: ModuleType, cfg: Any, examples: Callable[[], Batch], net: Any = None):
     """Return the picture that a run draws of itself: a function of (variables, key).
 
     Samples of a model that samples, in at most `sampling.FEW` network evaluations, of each class in
@@ -31,7 +32,7 @@ def preview(module: ModuleType, cfg: Any, batch: Batch, net: Any = None):
     Args:
         module: of the model.
         cfg: its Config.
-        batch: some real examples.
+        examples: returns some real examples; called only if the picture shows any.
         net: a network to use instead of the Config's.
 
     Returns:
@@ -42,11 +43,13 @@ def preview(module: ModuleType, cfg: Any, batch: Batch, net: Any = None):
     if not hasattr(module, "sample"):
         if not hasattr(module, "reconstruct"):
             return None
-        return lambda variables, key: reconstructions(module, cfg, variables, batch, net)
+        return lambda variables, key: reconstructions(module, cfg, variables, examples(), net)
     quick = sampling.fast(module, cfg)
     kind = conditions.kind(module, cfg)
     if kind == "image":
-        return lambda variables, key: conditioned(module, quick, variables, batch, key, net=net)
+        return lambda variables, key: conditioned(
+            module, quick, variables, examples(), key, net=net
+        )
     num = IMAGES if len(cfg.shape) == 3 else POINTS
     if kind == "label":
         own["condition"] = conditions.in_turn(cfg.num_classes, num)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -112,7 +113,8 @@ def train(
         validation = NO_VALIDATION
     preview = None
     if method is None or (isinstance(method, Method) and hasattr(module, "method")):
-        preview = pictures.preview(module, cfg, _examples(spec, options), net)
+        examples = cache(lambda: _examples(spec, options))  # read once, if a picture shows any
+        preview = pictures.preview(module, cfg, examples, net)
     if hasattr(module, "fit") and method is None:
         if resume:
             raise InputError(f"{discover.name_of(module)} is fitted at once: nothing to resume")
