@@ -1,4 +1,4 @@
-"""What a model module offers, with the helpers that keep these functions alike in every family.
+"""The contract of a model module, with the helpers that keep its functions alike in every family.
 
 A module of a model is a file that defines `Config` and one of `method`, `stages` and `fit`. What it
 can do besides is what it defines, always under these names and with these parameters:
@@ -41,7 +41,7 @@ LOG_PROBS = ("exact", "lower bound", "importance weighted")
 
 
 class Task(NamedTuple):
-    """What a default Config adapts to.
+    """The data, the number of steps and the device that a default Config adapts to.
 
     Attributes:
         shape: of one example: (H, W, C) or (D,).

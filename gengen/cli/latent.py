@@ -93,7 +93,7 @@ class Codes:
         return name, batch
 
     def condition(self, batch: Batch) -> PyTree:
-        """What the model is conditioned on in these examples; None if nothing."""
+        """The condition that the model takes from these examples; None if it takes none."""
         return self.trained.module.condition_of(self.trained.cfg, batch)
 
     def encode(self, batch: Batch) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a conditional diffusion is conditioned on: labels, a measurement y = Ax, or both.
+"""Conditions of a conditional diffusion: labels, a measurement y = Ax, or both.
 
 `cfg` is a Config of `gengen.diffusion.conditional`, or of a model built on it.
 """

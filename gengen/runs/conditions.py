@@ -1,4 +1,4 @@
-"""What samples of a model are conditioned on, taken from real examples.
+"""Conditions for sampling, taken from real examples.
 
 A model says by `condition_of(cfg, batch)` what it is conditioned on. Labels can be chosen freely;
 an image, or a part of one, is taken from held-out data where there are any.

@@ -1,1 +1,1 @@
-"""What the training loop is built from: run directory, checkpoints, data feed, logs, report."""
+"""Parts of the training loop: run directory, checkpoints, data feed, logs, report."""

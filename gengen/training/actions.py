@@ -1,4 +1,4 @@
-"""What is done between train steps: evaluate, log, save, draw. Each is due at steps of its own.
+"""Periodic actions between train steps: evaluate, log, save, draw. Each is due at its own steps.
 
 The loop asks every action after every dispatch, in a fixed order: `if action.due(now):
 action.act(now)`. A later one sees what an earlier one found: a best state is saved.
@@ -27,7 +27,7 @@ LONG = 5.0  # seconds from which a picture is announced
 
 @dataclass
 class Now:
-    """Where training is after a dispatch.
+    """The position of training after a dispatch.
 
     Attributes:
         step: of the stage; `shown` of the run, all stages counted.
