@@ -17,6 +17,7 @@ from gengen.cli.options import GivenOptions
 from gengen.data.options import DataOptions, default
 from gengen.errors import InputError
 from gengen.runs import discover
+from gengen.training import signals
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
@@ -271,7 +272,19 @@ Command = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `gengen`; returns 0 when done, 1 if it failed while running, 2 for wrong usage."""
+    """Run `gengen`; returns 0 when done, 1 if it failed while running, 2 for wrong usage.
+
+    Args:
+        argv: the arguments; None: those of this process, which then ends with the command even if
+            an interrupted computation goes on in the background.
+    """
+    code = _run(argv)
+    if argv is None:
+        signals.leave(code)
+    return code
+
+
+def _run(argv: list[str] | None) -> int:
     try:
         command = tyro.cli(
             Command,  # type: ignore[arg-type]

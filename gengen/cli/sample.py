@@ -18,6 +18,7 @@ from gengen.data import open_data, to_uint8
 from gengen.errors import InputError
 from gengen.runs import conditions, pictures, sampling, trained
 from gengen.runs.config import configure
+from gengen.training.signals import interruptible
 from gengen.types import data_of
 from gengen.viz.grid import picture, save_png
 
@@ -42,7 +43,7 @@ def sample(args: Sample) -> None:
     run = run._replace(cfg=sampling.fast(run.module, cfg) if args.fast else cfg)
     use_compilation_cache()
     if given:
-        picture_of_draws, caption = posterior.draw(args, run)
+        picture_of_draws, caption = interruptible(lambda: posterior.draw(args, run))
         save_png(args.out, picture_of_draws, scale=3)
         print(f"{caption}: {args.out}", file=sys.stderr)
         return
@@ -56,7 +57,7 @@ def sample(args: Sample) -> None:
         sampling.to_stderr(f"{run.name} does not sample: these are reconstructions")
         asked = "reconstruct"
     if asked:
-        drawn = latent.draw(asked, args, run)
+        drawn = interruptible(lambda: latent.draw(asked, args, run))
         save_png(args.out, drawn.array, drawn.scale)
         print(f"{drawn.caption}: {args.out}", file=sys.stderr)
     elif args.data is not None and not needs_data:
@@ -70,10 +71,12 @@ def sample(args: Sample) -> None:
 
 def _samples(args: Sample, run: trained.Run) -> None:
     num = args.num or NUM
-    x = sampling.draw(
-        run.module, run.cfg, run.variables, num, args.seed, _labels(args, run, num), run.net,
-        sampling.to_stderr,
-    )  # fmt: skip
+    labels = _labels(args, run, num)
+    x = interruptible(
+        lambda: sampling.draw(
+            run.module, run.cfg, run.variables, num, args.seed, labels, run.net, sampling.to_stderr
+        )
+    )
     if args.out.suffix == ".png":
         save_png(args.out, picture(x), scale=2 if x.ndim == 4 else 1)
     else:
@@ -96,9 +99,12 @@ def _conditioned(args: Sample, run: trained.Run) -> None:
         labels = check_labels(np.resize(args.classes, rows), rows, run.cfg.num_classes)
         batch = {**batch, "label": labels}
     condition = run.module.condition_of(run.cfg, batch)
-    x = sampling.draw(
-        run.module, run.cfg, run.variables, rows * per_row, args.seed,
-        conditions.repeated(condition, per_row), run.net, sampling.to_stderr,
+    repeated = conditions.repeated(condition, per_row)
+    x = interruptible(
+        lambda: sampling.draw(
+            run.module, run.cfg, run.variables, rows * per_row, args.seed, repeated, run.net,
+            sampling.to_stderr,
+        )
     )  # fmt: skip
     if args.out.suffix == ".png":
         image = pictures.rows_of_three(condition, x, np.asarray(data_of(batch)))

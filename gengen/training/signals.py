@@ -1,37 +1,48 @@
-"""Being asked to stop: SIGINT from a keyboard, SIGTERM from a scheduler that wants the machine."""
+"""Answering SIGINT from a keyboard, and SIGTERM from a scheduler, while a computation runs."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-import jax
+POLL = 0.1  # seconds between looks at the stop event
+T = TypeVar("T")
 
-from gengen.training.record import say
+_abandoned: list[threading.Thread] = []  # threads that were not waited for
 
 
 class Interrupted(RuntimeError):
     """The run was asked to stop; a checkpoint was saved."""
 
 
+class Abandoned(KeyboardInterrupt):
+    """A computation was abandoned because its stop event was set."""
+
+
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT or SIGTERM sets; a second one stops at once. Main thread only.
+    """Yield an event that SIGINT or SIGTERM sets; a second one stops at once. Main thread only.
 
     With several processes SIGTERM is left to JAX's runtime, which makes all of them stop at one
     step: see `distributed.asked_to_stop`.
     """
+    import jax
+
+    from gengen.training.record import say
+
     stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    if not _is_main_thread():
         yield stop
         return
 
     def ask(signum: int, frame: Any) -> None:
         stop.set()
-        say("stopping after this step; once more to stop at once")
+        say("stopping: a checkpoint is saved first; once more to stop at once")
         signal.signal(signum, before[signal.Signals(signum)])
 
     signals = (signal.SIGINT, signal.SIGTERM) if jax.process_count() == 1 else ()
@@ -41,3 +52,61 @@ def stop_signals() -> Iterator[threading.Event]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def interruptible(function: Callable[[], T], stop: threading.Event | None = None) -> T:
+    """Return `function()`, or raise KeyboardInterrupt within 0.2 s after Ctrl-C.
+
+    Python runs signal handlers in the main thread, between bytecodes: a compiled program of XLA
+    delays them until it ends. The function therefore runs in a thread of its own, while the main
+    thread waits. An interrupted function is abandoned: it goes on in the background, and its value
+    or error is lost. A command then ends with `leave`, which does not wait for it.
+
+    Args:
+        function: what to compute. It takes no arguments. Called directly, without a thread, where
+            Python would not run a signal handler anyway: outside the main thread.
+        stop: an event that abandons the function too, such as that of `stop_signals`.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C; `Abandoned` if `stop` was set.
+    """
+    if not _is_main_thread():
+        return function()
+    done, value, error = threading.Event(), [], []
+
+    def compute() -> None:
+        try:
+            value.append(function())
+        except BaseException as caught:  # raised again in the main thread
+            error.append(caught)
+        finally:
+            done.set()
+
+    thread = threading.Thread(target=compute, name="interruptible", daemon=True)
+    try:
+        thread.start()
+        while not done.wait(POLL):
+            if stop is not None and stop.is_set():
+                raise Abandoned
+    except KeyboardInterrupt:
+        _abandoned.append(thread)
+        raise
+    if error:
+        raise error[0]
+    return value[0]
+
+
+def leave(code: int) -> None:
+    """End the process with `code` if an abandoned function still computes; else return.
+
+    The interpreter would wait for XLA at its exit. Output is flushed; other exit handlers are
+    skipped.
+    """
+    if any(thread.is_alive() for thread in _abandoned):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
