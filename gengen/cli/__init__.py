@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
 from dataclasses import dataclass, field
@@ -11,110 +10,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import Positional
 
-from gengen.cli.options import GivenOptions
+from gengen.cli.list import List
+from gengen.cli.options import GivenOptions, Settings
+from gengen.cli.train import Train
 from gengen.data.options import DataOptions, default
 from gengen.errors import InputError
-from gengen.runs import discover
 from gengen.training import signals
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
-
-Settings = UseAppendAction[
-    Annotated[tuple[str, ...], arg(metavar="FIELD=VALUE", help_behavior_hint="(repeatable)")]
-]
-
-
-@dataclass(frozen=True)
-class List:
-    """Print the models."""
-
-    json: bool = False
-    """As JSON, on stdout."""
-
-    def __call__(self) -> None:
-        """Run the command."""
-        models = discover.models()
-        if self.json:
-            print(json.dumps([model._asdict() for model in models], indent=2))
-            return
-        for family in dict.fromkeys(model.family for model in models):
-            print(family)
-            for model in models:
-                if model.family == family:
-                    print(f"  {model.name:16} {model.title}")
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train a model: gengen train ddpm --data mnist5k --steps 1000 --out runs/ddpm."""
-
-    model: Positional[str]
-    """One of `gengen list`; or a model of your own: ./my_model.py, or package.module."""
-    data: Annotated[str | None, default("mnist5k")] = None
-    """digits, mnist5k, fashion, ring8, ..., with :test for the test split; a path to an .npz or
-    .npy; folder:PATH of images; pairs:A,B; halves:PATH; unpaired:A,B; tfds:NAME."""
-    options: tyro.conf.OmitArgPrefixes[DataOptions] = DataOptions()
-    steps: Annotated[int | None, default("1000")] = None
-    """Train steps in all."""
-    seed: Annotated[int | None, default("0")] = None
-    """Of data order, initial parameters and noise."""
-    out: Annotated[Path | None, default("runs/MODEL-DATA")] = None
-    """Run directory, new."""
-    resume: bool = False
-    """Go on with the run in --out: what is not given is as it was."""
-    set: Settings = field(default=())
-    """A field of the model's Config; tuples as 32,64."""
-    preset: Annotated[Literal["quick", "paper"] | None, default("by the device")] = None
-    """What the Config starts from: quick, sizes for a CPU; paper, the network and the training of
-    the paper."""
-    paper: bool = False
-    """The same as --preset paper."""
-    devices: Annotated[int | None, default("one; with --distributed all")] = None
-    """Split each batch over that many devices."""
-    mode: Annotated[Literal["jit", "pmap"] | None, default("jit")] = None
-    """How many devices share a step: one program that XLA splits, or pmap."""
-    accumulate: Annotated[int | None, default("1")] = None
-    """Take each gradient in that many parts of the batch, to save memory."""
-    dtype: Annotated[Literal["float32", "bfloat16"] | None, default("float32")] = None
-    """What networks compute in; parameters stay float32."""
-    on_nan: Annotated[Literal["stop", "skip"] | None, default("stop")] = None
-    """At a NaN or infinite loss stop, or leave the step out."""
-    workers: int = 0
-    """Processes that read streamed data ahead; 0: threads do."""
-    tensorboard: bool = False
-    """Write TensorBoard event files beside metrics.jsonl."""
-    profile: int = 0
-    """Trace that many steps for a profiler, once compiled, into OUT/profile."""
-    distributed: bool = False
-    """One of several processes, each started with the same command. TPU pods, SLURM and Kubernetes
-    say the next three by themselves."""
-    coordinator: str | None = None
-    """HOST:PORT of process 0."""
-    num_processes: int | None = None
-    """How many processes there are."""
-    process_id: int | None = None
-    """Which this is, from 0."""
-    hold_out: Annotated[float | None, default("none")] = None
-    """A share of the data, such as 0.1, that is not trained on: -log_prob of it is looked at, and
-    the state where it is lowest is what the run gives."""
-    patience: int | None = None
-    """End after so many looks at it without a lower value."""
-    validate_every: Annotated[int | None, default("steps / 50")] = None
-    """Steps from one look to the next."""
-    log_every: Annotated[int | None, default("steps / 200, or as before a resume")] = None
-    """Steps between lines of metrics.jsonl."""
-    save_every: Annotated[int | None, default("steps / 10")] = None
-    """Steps between checkpoints."""
-    preview_every: Annotated[int | None, default("steps / 8")] = None
-    """Steps between pictures in samples/."""
-
-    def __call__(self) -> None:
-        """Run the command."""
-        from gengen.cli.train import train
-
-        train(self)
 
 
 @dataclass(frozen=True)

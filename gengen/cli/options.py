@@ -1,4 +1,4 @@
-"""Options of `gengen sample --given`: the image, the operator, the method."""
+"""Options of several commands; and of `gengen sample --given`: image, operator, method."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from tyro.conf import UseAppendAction, arg
+
 from gengen.data.options import default
+
+Settings = UseAppendAction[
+    Annotated[tuple[str, ...], arg(metavar="FIELD=VALUE", help_behavior_hint="(repeatable)")]
+]
 
 
 @dataclass(frozen=True)

@@ -3,21 +3,97 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
 
-from gengen import loop
+import tyro
+from tyro.conf import Positional
+
+from gengen.cli.options import Settings
+from gengen.data.options import DataOptions, default
 from gengen.errors import InputError
 from gengen.runs import discover
-from gengen.runs.train import STEPS, default_out
-from gengen.runs.train import train as run
-from gengen.training import distributed
 
-if TYPE_CHECKING:
-    from gengen.cli import Train
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model: gengen train ddpm --data mnist5k --steps 1000 --out runs/ddpm."""
+
+    model: Positional[str]
+    """One of `gengen list`; or a model of your own: ./my_model.py, or package.module."""
+    data: Annotated[str | None, default("mnist5k")] = None
+    """digits, mnist5k, fashion, ring8, ..., with :test for the test split; a path to an .npz or
+    .npy; folder:PATH of images; pairs:A,B; halves:PATH; unpaired:A,B; tfds:NAME."""
+    options: tyro.conf.OmitArgPrefixes[DataOptions] = DataOptions()
+    steps: Annotated[int | None, default("1000")] = None
+    """Train steps in all."""
+    seed: Annotated[int | None, default("0")] = None
+    """Of data order, initial parameters and noise."""
+    out: Annotated[Path | None, default("runs/MODEL-DATA")] = None
+    """Run directory, new."""
+    resume: bool = False
+    """Go on with the run in --out: what is not given is as it was."""
+    set: Settings = field(default=())
+    """A field of the model's Config; tuples as 32,64."""
+    preset: Annotated[Literal["quick", "paper"] | None, default("by the device")] = None
+    """What the Config starts from: quick, sizes for a CPU; paper, the network and the training of
+    the paper."""
+    paper: bool = False
+    """The same as --preset paper."""
+    devices: Annotated[int | None, default("one; with --distributed all")] = None
+    """Split each batch over that many devices."""
+    mode: Annotated[Literal["jit", "pmap"] | None, default("jit")] = None
+    """How many devices share a step: one program that XLA splits, or pmap."""
+    accumulate: Annotated[int | None, default("1")] = None
+    """Take each gradient in that many parts of the batch, to save memory."""
+    dtype: Annotated[Literal["float32", "bfloat16"] | None, default("float32")] = None
+    """What networks compute in; parameters stay float32."""
+    on_nan: Annotated[Literal["stop", "skip"] | None, default("stop")] = None
+    """At a NaN or infinite loss stop, or leave the step out."""
+    workers: int = 0
+    """Processes that read streamed data ahead; 0: threads do."""
+    tensorboard: bool = False
+    """Write TensorBoard event files beside metrics.jsonl."""
+    profile: int = 0
+    """Trace that many steps for a profiler, once compiled, into OUT/profile."""
+    distributed: bool = False
+    """One of several processes, each started with the same command. TPU pods, SLURM and Kubernetes
+    say the next three by themselves."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0."""
+    num_processes: int | None = None
+    """How many processes there are."""
+    process_id: int | None = None
+    """Which this is, from 0."""
+    hold_out: Annotated[float | None, default("none")] = None
+    """Share of the data, such as 0.1, that is not trained on. The run keeps the state in which
+    -log_prob of it is lowest."""
+    patience: int | None = None
+    """End after so many validations without a lower value."""
+    validate_every: Annotated[int | None, default("steps / 20, at least 50")] = None
+    """Steps between validations."""
+    validate_num: Annotated[int | None, default("at most 1,000")] = None
+    """Held-out examples of each validation, always the same ones."""
+    log_every: Annotated[int | None, default("steps / 200, or as before a resume")] = None
+    """Steps between lines of metrics.jsonl."""
+    save_every: Annotated[int | None, default("steps / 10")] = None
+    """Steps between checkpoints."""
+    preview_every: Annotated[int | None, default("steps / 8")] = None
+    """Steps between pictures in samples/."""
+
+    def __call__(self) -> None:
+        """Run the command."""
+        train(self)
 
 
 def train(args: Train) -> None:
     """Train the model that `args` names, and print where the report lies."""
+    from gengen import loop
+    from gengen.runs.train import STEPS, default_out
+    from gengen.runs.train import train as run
+    from gengen.training import distributed
+
     if args.paper and args.preset == "quick":
         raise InputError("--paper and --preset quick: choose one")
     if args.distributed:
@@ -36,6 +112,7 @@ def train(args: Train) -> None:
             hold_out=args.hold_out,
             patience=args.patience,
             validate_every=args.validate_every,
+            validate_num=args.validate_num,
             log_every=args.log_every,
             save_every=args.save_every,
             preview_every=args.preview_every,

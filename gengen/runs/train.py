@@ -9,27 +9,24 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import jax
-import numpy as np
 import optax
 
 from gengen import loop
 from gengen.compile import use_compilation_cache
 from gengen.contract import Task
-from gengen.data import AnyData, DataOptions, Dataset
+from gengen.data import AnyData, DataOptions
 from gengen.data.sources import load_data
 from gengen.errors import InputError
-from gengen.runs import conditions, config, discover, pictures
+from gengen.runs import conditions, config, discover, pictures, validating
 from gengen.runs.trained import Run
 from gengen.stages import Stage
 from gengen.training import distributed, run_dir
 from gengen.training.closed_form import fit_run
-from gengen.training.validation import NO_VALIDATION, Validation, split
-from gengen.types import Batch, Method, PyTree, data_of
+from gengen.training.validation import NO_VALIDATION
+from gengen.types import Batch, Method, PyTree
 from gengen.xla import on_cpu
 
 DATA, STEPS = "mnist5k", 1000  # of a new run, if nothing else is asked
-CHUNK = 250  # held-out examples at a time
 
 
 def train(
@@ -49,6 +46,7 @@ def train(
     hold_out: float | None = None,
     patience: int | None = None,
     validate_every: int | None = None,
+    validate_num: int | None = None,
     log_every: int | None = None,
     save_every: int | None = None,
     preview_every: int | None = None,
@@ -74,7 +72,9 @@ def train(
         data_options: how images are read.
         hold_out: share of the data that is held out for validation by -log_prob.
         patience: validations without a lower loss after which training ends.
-        validate_every: steps between validations; None: steps / 50.
+        validate_every: steps between validations; None: steps / 20, or 50 if that is more.
+        validate_num: held-out examples of each validation, always the same ones; None: at most
+            1,000, and fewer for models whose log_prob takes many network evaluations.
         log_every: steps between lines of metrics.jsonl.
         save_every: steps between checkpoints.
         preview_every: steps between pictures.
@@ -104,11 +104,13 @@ def train(
     seed = int(_first(seed, old.get("seed"), 0))
     cfg = _config(module, opened, config, preset, total, old)
     use_compilation_cache()
-    how = _validation(hold_out, validate_every, patience, total, old)
+    how = validating.settings(
+        cfg, old.get("validation", {}), hold_out, total, validate_every, patience, validate_num
+    )
     about = _settings(module, cfg, options, how, net, old)
     spec = opened
     if how:
-        opened, validation = _hold_out(opened, module, cfg, net, **how)
+        opened, validation = validating.split_off(opened, module, cfg, net, **how)
     else:
         validation = NO_VALIDATION
     preview = None
@@ -222,64 +224,6 @@ def _engine(given: Any, old: dict[str, Any]) -> loop.Engine:
         return given
     asked = {name: value for name, value in (given or {}).items() if value is not None}
     return loop.Engine(**{**old, **asked})
-
-
-# --- validation ----------------------------------------------------------------------------------
-
-
-def _validation(
-    share: float | None, every: int | None, patience: int | None, steps: int, old: dict[str, Any]
-) -> dict[str, Any]:
-    """Return how the run is validated: {} if not at all."""
-    before = old.get("validation", {})
-    share = _first(share, before.get("hold_out"), 0.0)
-    if not share:
-        if patience or every:
-            raise InputError("--patience and --validate-every need --hold-out, such as 0.1")
-        return {}
-    every = _first(every, before.get("every"), max(1, steps // 50))
-    return {"hold_out": share, "every": every, "patience": _first(patience, before.get("patience"))}
-
-
-def _hold_out(
-    data: AnyData,
-    module: ModuleType,
-    cfg: Any,
-    net: Any,
-    hold_out: float,
-    every: int,
-    patience: int | None,
-) -> tuple[Dataset, Validation]:
-    """Return what is trained on, and how it is validated on the rest."""
-    if not isinstance(data, Dataset):
-        raise InputError("--hold-out splits data in memory: these are streamed")
-    data, rest = split(data, hold_out)
-    return data, Validation(nats(module, cfg, rest, net), every, patience)
-
-
-def nats(module: ModuleType, cfg: Any, data: Dataset, net: Any = None):
-    """Return the mean of -log_prob over data, nats per example, as a `Validation.loss`.
-
-    Each example is conditioned on its own label or image, where the model is conditioned.
-
-    Raises:
-        InputError: for a model that has no `log_prob`.
-    """
-    if not hasattr(module, "log_prob"):
-        raise InputError(f"{discover.name_of(module)} has no log_prob to validate by")
-    own = {} if net is None else {"net": net}
-
-    def loss(variables: PyTree, key: Any) -> float:
-        total = 0.0
-        for start in range(0, len(data), CHUNK):
-            batch = conditions.examples(data, np.arange(start, min(start + CHUNK, len(data))))
-            one = jax.random.fold_in(key, start)
-            condition = module.condition_of(cfg, batch)
-            log_p = module.log_prob(cfg, variables, data_of(batch), one, condition=condition, **own)
-            total -= float(np.asarray(log_p, np.float64).sum())
-        return total / len(data)
-
-    return loss
 
 
 def _examples(data: AnyData, options: DataOptions) -> Batch:

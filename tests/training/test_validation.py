@@ -12,7 +12,7 @@ from gengen.cli import main
 from gengen.data import load
 from gengen.flow import realnvp
 from gengen.runs import trained
-from gengen.runs.train import nats
+from gengen.runs.validating import nats
 from gengen.training.checkpoint import steps_in
 from gengen.training.run_dir import read_metrics
 from gengen.training.validation import Validation, split
@@ -114,7 +114,9 @@ def test_through_the_command_line(tmp_path, capsys, monkeypatch):
              "--hold-out", "0.02", "--validate-every", "2", "--patience", "50"]  # fmt: skip
     assert main([*words, "--steps", "6"]) == 0
     settings = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert settings["validation"] == {"hold_out": 0.02, "every": 2, "patience": 50}
+    assert settings["validation"] == {
+        "hold_out": 0.02, "every": 2, "patience": 50, "num": 1000,
+    }  # fmt: skip
     assert settings["data"]["num_examples"] == 19_600
     assert main(["train", "realnvp", "--out", "run", "--resume", "--steps", "8"]) == 0
     assert [r["step"] for r in read_metrics(tmp_path / "run" / "validation.jsonl")] == [2, 4, 6, 8]
