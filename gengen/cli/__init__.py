@@ -56,8 +56,8 @@ class Evaluate:
     options: tyro.conf.OmitArgPrefixes[DataOptions] = DataOptions()
     metrics: str = "fid,kid,prdc"
     """Some of fid, fid_infinity, kid, prdc, sw, c2st, is, modes, nearest."""
-    num: Annotated[int | None, default("as many as are held out")] = None
-    """Samples drawn from a run."""
+    num: Annotated[int | None, default("what takes about 2 minutes")] = None
+    """Samples of a run to score: by default 100 to 10,000, at most as many as are held out."""
     seed: int = 0
     """Of the samples."""
     set: Settings = field(default=())

@@ -65,27 +65,54 @@ def draw(
         InputError: for num < 1, or a condition that the model cannot take.
     """
     require_num(num)
-    key, chunk = jax.random.key(seed), min(num, CHUNK)
-    own = {} if net is None else {"net": net}
-
-    def part(start: int, cfg: Any = cfg) -> np.ndarray:
-        given = own
-        if condition is not None:
-            rows = np.arange(start, start + chunk) % num  # the last chunk wraps around
-            given = own | {"condition": rows_of(condition, rows)}
-        fresh = jax.random.fold_in(key, start)
-        return np.asarray(module.sample(cfg, variables, fresh, chunk, **given))
-
+    chunk = min(num, CHUNK)
+    part = in_chunks(module, cfg, variables, chunk, num, seed, condition, net)
     seconds = None
     if say is not None:
         seconds = _announce(module, cfg, num, chunk, part, say)
     found = []
     bar = tqdm(total=num, unit="sample", leave=False, disable=True if say is None else None)
-    with bar, _clock(bar, seconds, chunk, num):
+    with bar, clock(bar, seconds, chunk, num):
         for start in range(0, num, chunk):
             found.append(part(start))
             bar.update(min(start + chunk, num) - bar.n)
     return np.concatenate(found)[:num]
+
+
+def in_chunks(
+    module: ModuleType,
+    cfg: Any,
+    variables: PyTree,
+    chunk: int,
+    num: int,
+    seed: int = 0,
+    condition: PyTree = None,
+    net: Any = None,
+) -> Callable[..., np.ndarray]:
+    """Return the function (start, cfg=cfg) that samples `chunk` samples, from number `start` on.
+
+    Args:
+        module: of the model.
+        cfg: its Config.
+        variables: of the trained model.
+        chunk: samples at once.
+        num: rows of the condition; a chunk that passes its end goes on at its beginning.
+        seed: of the noise, which is a function of (seed, start).
+        condition: as in `draw`.
+        net: as in `draw`.
+    """
+    key = jax.random.key(seed)
+    own = {} if net is None else {"net": net}
+
+    def part(start: int, cfg: Any = cfg) -> np.ndarray:
+        given = own
+        if condition is not None:
+            rows = np.arange(start, start + chunk) % num
+            given = own | {"condition": rows_of(condition, rows)}
+        fresh = jax.random.fold_in(key, start)
+        return np.asarray(module.sample(cfg, variables, fresh, chunk, **given))
+
+    return part
 
 
 def _announce(
@@ -118,7 +145,7 @@ def _announce(
 
 
 @contextmanager
-def _clock(bar: tqdm, seconds: float | None, chunk: int, num: int) -> Iterator[None]:
+def clock(bar: tqdm, seconds: float | None, chunk: int, num: int) -> Iterator[None]:
     """Move the bar within a chunk by the clock, where the time that a chunk takes is known."""
     if seconds is None or bar.disable:
         yield

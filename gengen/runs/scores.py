@@ -13,12 +13,12 @@ from gengen.data import AnyData, DataOptions, batch_indices, to_uint8
 from gengen.errors import InputError
 from gengen.metrics import extractors
 from gengen.metrics.statistics import Statistics
-from gengen.runs import conditions, evaluation, sampling
+from gengen.runs import conditions, evaluation, sizes
 from gengen.runs.evaluation import DEFAULT, Examples, Score
 from gengen.runs.trained import Run
 from gengen.types import data_of
 
-MOST = 10_000  # samples where neither a number nor a held-out part says how many
+MOST = sizes.SIZES[-1]  # samples, where no number is given
 
 
 def of_run(
@@ -42,12 +42,13 @@ def of_run(
         run: the trained model.
         data: the reference: a spec or an array, as in `load_data`; None: the run's data.
         metrics: some of `evaluation.METRICS`.
-        num: number of samples; None: as many as are held out.
+        num: number of samples; None: what can be sampled in `sizes.SECONDS`, at most as many as are
+            held out.
         seed: of the samples.
         extractor: of features; None: by the data.
         options: how images are read; as in the run if they are the default.
         floor: whether held-out data are scored too.
-        say: told how long slow sampling takes.
+        say: told how many samples there are and how long they take.
 
     Returns:
         The scores, and a dict of what they are of.
@@ -60,8 +61,8 @@ def of_run(
 
     def fake(real: AnyData | Statistics, held_out: AnyData | Statistics | None, n: int | None):
         source = real if held_out is None else held_out
-        count = num or n or MOST
-        return samples(run, source, count, seed, say)
+        most = n or (MOST if isinstance(real, Statistics) else len(real))
+        return samples(run, source, num, seed, say, min(most, MOST))
 
     return _scores(spec, fake, metrics, extractor, options, floor, seed)
 
@@ -131,18 +132,20 @@ def _scores(
 def samples(
     run: Run,
     source: AnyData | Statistics,
-    num: int,
+    num: int | None,
     seed: int,
     say: Callable[[str], None] | None = None,
+    most: int = MOST,
 ) -> tuple[np.ndarray, str, None]:
     """Return samples as they are scored: uint8 images or float vectors, and their name.
 
     Args:
         run: the trained model.
         source: examples that they are conditioned on, in a seeded order, as often as needed.
-        num: number of samples.
+        num: number of samples; None: chosen by the time they take.
         seed: of order and noise.
-        say: told how long slow sampling takes.
+        say: told how many there are and how long they take.
+        most: upper bound of the choice.
     """
     module, cfg = run.module, run.cfg
     samples_itself = hasattr(module, "sample")
@@ -152,11 +155,12 @@ def samples(
             raise InputError(
                 f"{run.name} needs examples to be conditioned on, not statistics alone"
             )
-        rows = np.resize(batch_indices(len(source), min(num, len(source)), seed, 0), num)
+        count = num or (max(most, sizes.CHUNK) if samples_itself else most)
+        rows = np.resize(batch_indices(len(source), min(count, len(source)), seed, 0), count)
         batch = conditions.examples(source, rows)
         condition = module.condition_of(cfg, batch)
     if samples_itself:
-        x = sampling.draw(module, cfg, run.variables, num, seed, condition, run.net, say)
+        x = sizes.draw(run, num, most, seed, condition, say)
         name = f"{run.path} ({run.name})"
     elif hasattr(module, "reconstruct"):
         assert batch is not None

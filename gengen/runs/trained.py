@@ -111,13 +111,15 @@ class Run(NamedTuple):
         Args:
             data: the reference, as in `load_data`; None: what the run was trained on.
             metrics: some of `gengen.runs.evaluation.METRICS`.
-            num: number of samples; None: as many as are held out.
+            num: number of samples; None: as many as can be sampled in about two minutes, at most as
+                many as are held out.
             seed: of the samples.
             extractor: of features; None: by the data.
         """
         from gengen.runs import scores
 
-        return scores.of_run(self, data, metrics, num, seed, extractor)[0]
+        say = sampling.to_stderr
+        return scores.of_run(self, data, metrics, num, seed, extractor, say=say)[0]
 
     @property
     def name(self) -> str:
