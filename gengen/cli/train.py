@@ -23,8 +23,8 @@ class Train:
     model: Positional[str]
     """One of `gengen list`; or a model of your own: ./my_model.py, or package.module."""
     data: Annotated[str | None, default("mnist5k")] = None
-    """digits, mnist5k, fashion, ring8, ..., with :test for the test split; a path to an .npz or
-    .npy; folder:PATH of images; pairs:A,B; halves:PATH; unpaired:A,B; tfds:NAME."""
+    """digits, mnist5k, fashion, ring8, ..., with :test for the test split; the path of a folder of
+    images, an .npz or an .npy; pairs:A,B; halves:PATH; unpaired:A,B; tfds:NAME."""
     options: tyro.conf.OmitArgPrefixes[DataOptions] = DataOptions()
     steps: Annotated[int | None, default("1000")] = None
     """Train steps in all."""

@@ -62,9 +62,15 @@ def image_files(folder: Path) -> list[Path]:
         and not any(part.startswith(".") for part in p.relative_to(folder).parts)
     ]
     if not found:
-        kinds = " ".join(suffix[1:] for suffix in SUFFIXES)
-        raise InputError(f"{folder} holds no image ({kinds})")
+        raise InputError(_no_image(folder))
     return sorted(found, key=lambda p: p.relative_to(folder).as_posix())
+
+
+def _no_image(folder: Path) -> str:
+    kinds = " ".join(suffix[1:] for suffix in SUFFIXES)
+    array = next((p for p in sorted(folder.glob("*")) if p.suffix in (".npz", ".npy")), None)
+    cure = "" if array is None else f"; did you mean the array {array}?"
+    return f"{folder} holds no image ({kinds}){cure}"
 
 
 class Scan(NamedTuple):

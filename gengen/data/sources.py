@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -83,8 +84,10 @@ def open_data(spec: str, options: DataOptions = DataOptions()) -> Dataset | Stre
         spec: one of
 
             - NAME or NAME:SPLIT, where SPLIT is train (the default) or test: "mnist5k:test";
+              upper or lower case is the same;
             - the path of an .npz or .npy file;
-            - folder:PATH, images; folder:PATH:SPLIT where PATH has folders train and test;
+            - folder:PATH, images; folder:PATH:SPLIT where PATH has folders train and test. The
+              path of an existing folder alone means the same;
             - pairs:A,B, halves:PATH, halves:PATH:right and unpaired:SPEC,SPEC, see
               `gengen.data.pairs`;
             - tfds:NAME or tfds:NAME/CONFIG:SPLIT, TensorFlow Datasets.
@@ -95,9 +98,10 @@ def open_data(spec: str, options: DataOptions = DataOptions()) -> Dataset | Stre
             files that are missing or broken.
     """
     options.check()
+    spec = _canonical(spec)
     kind, colon, rest = spec.partition(":")
     if colon and kind == "folder":
-        return load_folder(spec, _split_folder(rest), options)
+        return load_folder(spec, _split_folder(os.path.expanduser(rest)), options)
     if colon and kind == "pairs":
         return load_pairs(spec, rest, options)
     if colon and kind == "halves":
@@ -115,6 +119,16 @@ def open_data(spec: str, options: DataOptions = DataOptions()) -> Dataset | Stre
         cure = "save the array as .npy" if spec.endswith(".npz") else "leave out --stream"
         raise InputError(f"{spec} is not read from the disk while training: {cure}")
     return _as_asked(_by_name(spec), options)
+
+
+def _canonical(spec: str) -> str:
+    """Return NAME of a known set in lower case, and folder:PATH for the path of a folder."""
+    name, colon, split = spec.partition(":")
+    if name.lower() in LOADERS:
+        return f"{name.lower()}{colon}{split}"
+    start, _, last = spec.rpartition(":")
+    path = start if last in SPLITS and not Path(spec).exists() else spec
+    return f"folder:{spec}" if path and Path(path).expanduser().is_dir() else spec
 
 
 def _by_name(spec: str) -> Dataset:
@@ -158,9 +172,12 @@ def _split_folder(path: str) -> Path:
 
 
 def _unknown(name: str) -> str:
+    if Path(name).is_file():
+        return f"{name} is neither .npz nor .npy: save an array with np.save, or pass a folder"
+    what = "file or folder" if os.sep in name else "data set"
     close = difflib.get_close_matches(name.lower(), names(), n=1)
     guess = f" did you mean {close[0]!r}?" if close else ""
     return (
-        f"no data set {name!r}:{guess} there are {', '.join(names())}, paths of .npz and .npy "
-        "files, and folder: pairs: halves: unpaired: tfds:"
+        f"no {what} {name!r}:{guess} there are {', '.join(names())}, paths of folders and of .npz "
+        "and .npy files, and folder: pairs: halves: unpaired: tfds:"
     )

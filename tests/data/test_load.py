@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from gengen.data import load, names
+from gengen.data.sources import SPLITS
 from gengen.types import InputError
+from tests.data.pictures import noise, save
 
 
 def test_names():
@@ -28,7 +30,7 @@ def test_every_set_loads_and_train_is_the_default(name):
     ("spec", "guess"),
     [
         ("mnist", "'mnist5k'"),
-        ("MNIST5K:test", "'mnist5k'"),
+        ("MNIST:test", "'mnist5k'"),
         ("fashion_mnist", "'fashion'"),
         ("ring", "'ring8'"),
         ("swissroll", "'swiss_roll'"),
@@ -38,6 +40,11 @@ def test_a_misspelt_name_is_guessed(spec, guess):
     with pytest.raises(InputError, match=f"did you mean {guess}") as caught:
         load(spec)
     assert all(name in str(caught.value) for name in names())
+
+
+def test_names_in_upper_case():
+    assert load("DIGITS:test").fingerprint == load("digits:test").fingerprint
+    assert load("Digits").name == "digits:train"
 
 
 @pytest.mark.parametrize("spec", ["", ":test", "qqqqqq", "./data.mat"])
@@ -59,6 +66,36 @@ def test_a_path(tmp_path):
     assert len(load(str(path))) == 3
     with pytest.raises(InputError, match="no splits"):
         load(f"{path}:test")
+
+
+def test_the_path_of_a_folder(tmp_path, monkeypatch):
+    for split in SPLITS:
+        save(tmp_path / "photos" / split / "0.png", noise(4, 6, 3))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data = load("photos:train")
+    assert data.name == "folder:photos:train"
+    for spec in ("photos/train", "./photos/train/", str(tmp_path / "photos" / "train")):
+        assert load(spec).fingerprint == data.fingerprint and load(spec).name == f"folder:{spec}"
+    assert load("folder:~/photos/test").fingerprint == load("photos:test").fingerprint
+    with pytest.raises(InputError, match="photos:train"):
+        load("photos")
+
+
+def test_a_folder_without_images(tmp_path):
+    with pytest.raises(InputError, match="holds no image"):
+        load(str(tmp_path))
+    np.savez(tmp_path / "a.npz", x=np.zeros((3, 2)))
+    with pytest.raises(InputError, match="did you mean the array .*a.npz"):
+        load(str(tmp_path))
+
+
+def test_a_file_that_is_no_array(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match="neither .npz nor .npy"):
+        load(str(tmp_path / "a.jpg"))
+    with pytest.raises(InputError, match="no file or folder"):
+        load(str(tmp_path / "b"))
 
 
 def test_importing_is_light():
