@@ -7,14 +7,16 @@ lives on the device, where `to_batch` gathers and normalises inside jit.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from gengen.data.arrays import to_data, to_labels
 from gengen.data.order import batch_indices
 from gengen.types import Array, Batch, InputError, Shape
 
@@ -60,6 +62,36 @@ class Dataset:
         """Check the arrays and lock them."""
         _check(self.name, self.arrays, self.classes)
         object.__setattr__(self, "arrays", {k: _read_only(v) for k, v in self.arrays.items()})
+
+    @classmethod
+    def of(
+        cls, x: Any, y: Any = None, *, name: str = "array", classes: Sequence[str] | None = None
+    ) -> Dataset:
+        """Return the data set of arrays of NumPy's usual types, which are converted.
+
+        Args:
+            x: vectors [N, D]: float; or images [N, H, W, C] or [N, H, W]: integers in 0..255, bool,
+                or float in [0, 1] or [-1, 1]. See `gengen.data.arrays.to_data`.
+            y: labels [N] or [N, 1]: integers, bool, or strings, whose sorted values become the
+                classes; None: no labels.
+            name: of the data set.
+            classes: names of the labels 0, 1, ..., where `y` are numbers.
+
+        Raises:
+            InputError: for other arrays, NaN, or another number of labels than of examples.
+
+        Example:
+            >>> data = Dataset.of([[0.0, 1.0], [2.0, 3.0]], ["even", "odd"])
+            >>> data.shape, data.classes
+            ((2,), ('even', 'odd'))
+        """
+        key, data = to_data(name, x)
+        arrays, names = {key: data}, None
+        if y is not None:
+            arrays["label"], names = to_labels(f"{name}: labels", y, len(data))
+        if names is None and classes is not None:
+            names = tuple(classes)
+        return cls(name, arrays, names)
 
     def __len__(self) -> int:
         """N, the number of examples."""
@@ -170,7 +202,7 @@ def _check(name: str, arrays: Mapping[str, np.ndarray], classes: tuple[str, ...]
         if array.dtype != dtype or array.ndim not in ranks:
             raise InputError(
                 f'{name}: "{key}" is {array.dtype} {list(array.shape)}, but must be {dtype} '
-                f"{letters}"
+                f"{letters} (Dataset.of(x, y) converts)"
             )
         if array.size == 0:
             raise InputError(f'{name}: "{key}" is empty ({list(array.shape)}): give ≥ 1 example')

@@ -17,6 +17,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from gengen.data.arrays import to_data, to_labels
 from gengen.data.dataset import Dataset
 from gengen.data.memory import MAX_DEFLATE_RATIO, check_fits, is_resident
 from gengen.data.stream import HostBatch, Stream
@@ -49,20 +50,14 @@ class _Header(NamedTuple):
 def load_npz(path: str | Path) -> Dataset:
     """Read a data set from an .npz file, as `np.savez` and `np.savez_compressed` write it.
 
-    The data are the array image, images, arr_0, x or data, whichever comes first in this row:
-
-    - uint8 [N, H, W, C], or [N, H, W] with C = 1: images.
-    - float [N, H, W, C]: images, quantised to uint8. All values in [0, 1]: v becomes
-      round(255 v). Otherwise, all in [-1, 1]: round(127.5 (v + 1)). Anything else is refused.
-    - float [N, D]: vectors, "x", cast to float32.
-
-    Labels, optional, are the array label, labels or y: integers [N] in 0..2^31 - 1.
+    The data are the array image, images, arr_0, x or data, whichever comes first in this row; the
+    labels, optional, the array label, labels or y. `gengen.data.arrays` says what they may be.
 
     Args:
         path: the file.
 
     Returns:
-        a data set with the path as its name and without names of classes.
+        a data set with the path as its name.
 
     Raises:
         InputError: in one line that names the file, the array, the cause and the cure.
@@ -93,11 +88,12 @@ def load_npz(path: str | Path) -> Dataset:
         raise InputError(
             f"{path}: not a whole .npz file ({error}): save it again with np.savez"
         ) from error
-    key, array = _data(f"{path}: array {data_name}", data)
-    arrays = {key: array}
+    key, array = to_data(f"{path}: array {data_name}", data)
+    arrays, classes = {key: array}, None
     if label is not None:
-        arrays["label"] = _label(f"{path}: array {label_name}", label, len(array))
-    return Dataset(str(path), arrays)
+        where = f"{path}: array {label_name}"
+        arrays["label"], classes = to_labels(where, label, len(array))
+    return Dataset(str(path), arrays, classes)
 
 
 def load_npy(path: str | Path, stream: bool | None = None) -> Dataset | Stream:
@@ -138,26 +134,8 @@ def load_npy(path: str | Path, stream: bool | None = None) -> Dataset | Stream:
     except _BROKEN as error:
         cause = " ".join(str(error).split())[:120]
         raise InputError(f"{path} is no whole .npy file ({cause}): save it with np.save") from error
-    key, data = _data(str(path), array)
+    key, data = to_data(str(path), array)
     return Dataset(str(path), {key: data})
-
-
-def of_arrays(x: Any, label: Any = None, name: str = "array") -> Dataset:
-    """Return a data set of arrays in memory: data and labels as in `load_npz`.
-
-    Args:
-        x: uint8 [N, H, W, C] or [N, H, W], float images [N, H, W, C], or vectors [N, D].
-        label: integers [N]; None: no labels.
-        name: of the data set.
-
-    Raises:
-        InputError: as `load_npz`.
-    """
-    key, data = _data(name, np.asarray(x))
-    arrays = {key: data}
-    if label is not None:
-        arrays["label"] = _label(f"{name}: labels", np.asarray(label), len(data))
-    return Dataset(name, arrays)
 
 
 class NpyReader:
@@ -267,53 +245,3 @@ def _check_size(
             "save it again with np.savez"
         )
     check_fits(num_bytes, where)
-
-
-def _data(where: str, array: np.ndarray) -> tuple[str, np.ndarray]:
-    """The data under the name, dtype and rank that a Dataset has."""
-    is_float = np.issubdtype(array.dtype, np.floating)
-    what = f"{where} is {array.dtype} {list(array.shape)}"
-    if array.size == 0:
-        raise InputError(f"{what}, which is empty: give at least 1 example")
-    if is_float and not np.isfinite(array).all():
-        raise InputError(f"{where} holds NaN or infinity: remove those examples")
-    if is_float and array.ndim == 2:
-        with np.errstate(over="ignore"):  # what overflows is found in the next line
-            x = array.astype(np.float32)
-        if not np.isfinite(x).all():
-            raise InputError(f"{where} has values too large for float32: rescale them")
-        return "x", x
-    if array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[3] > 4:
-        raise InputError(f"{what}, channels first it seems: transpose(0, 2, 3, 1) to NHWC")
-    if array.dtype == np.uint8 and array.ndim in (3, 4):
-        return "image", array if array.ndim == 4 else array[..., None]
-    if is_float and array.ndim == 4:
-        return "image", _quantised(where, array)
-    raise InputError(
-        f"{what}: give images as uint8 [N, H, W, C] or [N, H, W], or as float [N, H, W, C], and "
-        "vectors as float [N, D]"
-    )
-
-
-def _quantised(where: str, images: np.ndarray) -> np.ndarray:
-    low, high = float(images.min()), float(images.max())
-    if low >= 0 and high <= 1:
-        return np.rint(images * 255.0).astype(np.uint8)
-    if low >= -1 and high <= 1:
-        return np.rint((images + 1.0) * 127.5).astype(np.uint8)
-    raise InputError(
-        f"{where} has float images in [{low:g}, {high:g}], neither [0, 1] nor [-1, 1]: rescale "
-        "them, or save uint8"
-    )
-
-
-def _label(where: str, array: np.ndarray, num_examples: int) -> np.ndarray:
-    if array.dtype.kind not in "biu" or array.ndim != 1:
-        raise InputError(f"{where} is {array.dtype} {list(array.shape)}: labels are integers [N]")
-    if len(array) != num_examples:
-        raise InputError(f"{where} has {len(array)} labels for {num_examples} examples: one each")
-    if array.min() < 0 or array.max() > np.iinfo(np.int32).max:
-        raise InputError(
-            f"{where} has labels in {array.min()}..{array.max()}: number the classes from 0"
-        )
-    return array.astype(np.int32)

@@ -15,7 +15,7 @@ import numpy as np
 from gengen.data.dataset import Dataset
 from gengen.data.folder import load_folder
 from gengen.data.images import resized, to_grey
-from gengen.data.npz import load_npy, load_npz, of_arrays
+from gengen.data.npz import load_npy, load_npz
 from gengen.data.offline import digits, fashion, mnist5k, photographs
 from gengen.data.options import DataOptions
 from gengen.data.pairs import load_halves, load_pairs, two, unpaired
@@ -57,10 +57,9 @@ def load_data(source: Any, label: Any = None, options: DataOptions = DataOptions
     """Return the data that `source` stands for.
 
     Args:
-        source: a spec as in `open_data`; a `Dataset` or `Stream`, returned as it is; or an array:
-            images uint8 [N, H, W, C] or [N, H, W], float images in [-1, 1] or [0, 1], or vectors
-            [N, D].
-        label: of an array: integers [N].
+        source: a spec as in `open_data`; a `Dataset` or `Stream`, returned as it is; or an array
+            of images or vectors, as in `Dataset.of`.
+        label: of an array: integers or strings [N], as in `Dataset.of`.
         options: how images are read.
 
     Raises:
@@ -74,7 +73,7 @@ def load_data(source: Any, label: Any = None, options: DataOptions = DataOptions
         return source
     if isinstance(source, str | Path):
         return open_data(str(source), options)
-    return of_arrays(source, label)
+    return Dataset.of(source, label)
 
 
 def open_data(spec: str, options: DataOptions = DataOptions()) -> Dataset | Stream:  # noqa: B008
