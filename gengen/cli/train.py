@@ -28,6 +28,8 @@ class Train:
     options: tyro.conf.OmitArgPrefixes[DataOptions] = DataOptions()
     steps: Annotated[int | None, default("1000")] = None
     """Train steps in all."""
+    epochs: float | None = None
+    """Instead of --steps: passes over the data."""
     seed: Annotated[int | None, default("0")] = None
     """Of data order, initial parameters and noise."""
     out: Annotated[Path | None, default("runs/MODEL-DATA")] = None
@@ -36,6 +38,9 @@ class Train:
     """Go on with the run in --out: what is not given is as it was."""
     set: Settings = field(default=())
     """A field of the model's Config; tuples as 32,64."""
+    config: Path | None = None
+    """A .json or .yaml of fields of the Config; or the config.json of a run, whose data, steps and
+    seed are then the defaults. --set goes before it."""
     preset: Annotated[Literal["quick", "paper"] | None, default("by the device")] = None
     """What the Config starts from: quick, sizes for a CPU; paper, the network and the training of
     the paper."""
@@ -90,9 +95,9 @@ class Train:
 def train(args: Train) -> None:
     """Train the model that `args` names, and print where the report lies."""
     from gengen import loop
-    from gengen.runs.train import STEPS, default_out
+    from gengen.runs.train import default_out
     from gengen.runs.train import train as run
-    from gengen.training import distributed
+    from gengen.training import distributed, run_dir
 
     if args.paper and args.preset == "quick":
         raise InputError("--paper and --preset quick: choose one")
@@ -103,8 +108,10 @@ def train(args: Train) -> None:
             args.model,
             args.data,
             config=args.set,
+            config_file=args.config,
             preset="paper" if args.paper else args.preset,
             steps=args.steps,
+            epochs=args.epochs,
             out=args.out,
             seed=args.seed,
             resume=args.resume,
@@ -128,8 +135,8 @@ def train(args: Train) -> None:
             },
         )
     except loop.Interrupted as stop:
-        steps = args.steps or STEPS
         out = args.out or default_out(discover.module(args.model), args.data)
+        steps = run_dir.read(out)["steps"]
         again = f"gengen train {args.model} --steps {steps} --out {out} --resume"
         raise loop.Interrupted(f"{stop}; to continue: {again}") from None
     if distributed.is_main():

@@ -46,6 +46,23 @@ def with_fields(default: Any, changes: Mapping[str, Any]) -> Any:
     return dataclasses.replace(default, **known)
 
 
+def with_written(default: Any, values: Mapping[str, Any]) -> Any:
+    """Return a copy of the Config `default` with fields set to what JSON or YAML holds.
+
+    Raises:
+        InputError: for an unknown field, with the closest known one, or a value of another type.
+    """
+    changes, kinds = {}, get_type_hints(type(default))
+    for name, value in current_names(type(default), values).items():
+        known = _field(type(default), name)
+        if isinstance(value, str) and kinds[known] is str:
+            changes[known] = value
+            continue
+        items = value if isinstance(value, list | tuple) else [value]
+        changes[known] = _value(known, ",".join(map(str, items)), kinds[known])
+    return dataclasses.replace(default, **changes)
+
+
 def _field(config_type: type, name: str) -> str:
     """Return the present name of a field."""
     names = [field.name for field in dataclasses.fields(config_type)]

@@ -13,20 +13,17 @@ import optax
 
 from gengen import loop
 from gengen.compile import use_compilation_cache
-from gengen.contract import Task
 from gengen.data import AnyData, DataOptions
 from gengen.data.sources import load_data
 from gengen.errors import InputError
 from gengen.runs import conditions, config, discover, pictures, validating
+from gengen.runs.resolve import DATA, Asked, resolve
 from gengen.runs.trained import Run
 from gengen.stages import Stage
 from gengen.training import distributed, run_dir
 from gengen.training.closed_form import fit_run
 from gengen.training.validation import NO_VALIDATION
 from gengen.types import Batch, Method, PyTree
-from gengen.xla import on_cpu
-
-DATA, STEPS = "mnist5k", 1000  # of a new run, if nothing else is asked
 
 
 def train(
@@ -34,11 +31,13 @@ def train(
     data: Any = None,
     *,
     config: Any = None,
+    config_file: str | Path | None = None,
     preset: str | None = None,
     method: Method | Sequence[Stage] | None = None,
     tx: optax.GradientTransformation | None = None,
     net: Any = None,
     steps: int | None = None,
+    epochs: float | None = None,
     out: str | Path | None = None,
     seed: int | None = None,
     resume: bool = False,
@@ -60,12 +59,15 @@ def train(
         data: a name ("mnist5k", "folder:PATH", ...: see `load_data`), a `Dataset`, or an array;
             None: as before a resume, or "mnist5k".
         config: a Config, or fields to set as a dict; None: the default for these data.
+        config_file: a .json or .yaml of fields of the Config, which `config` goes before; or the
+            config.json of a run, whose data, steps, seed and so on are then the defaults.
         preset: what the Config starts from: "quick", "paper"; None: the default for the device.
         method: what is trained, instead of `module.method(cfg)` or `module.stages(cfg)`: such as a
             game with other losses.
         tx: an optimiser instead of the Config's.
         net: a network instead of the Config's, for models that take one.
         steps: train steps in all; None: as before a resume, or 1,000.
+        epochs: instead of steps: passes over the data, a last part of a batch counted as one step.
         out: run directory, new; None: runs/MODEL-DATA.
         seed: of data order, initial parameters and noise; None: as before, or 0.
         resume: continue the run in `out`.
@@ -98,17 +100,14 @@ def train(
         config = model if config is None else config
     out = Path(out) if out is not None else default_out(module, data)
     old = _before(module, out) if resume else {}
-    options = data_options if data_options != DataOptions() or not old else _options(old)
-    opened = load_data(_first(data, old.get("data", {}).get("name"), DATA), options=options)
-    total: int = _first(steps, old.get("steps"), STEPS)
-    seed = int(_first(seed, old.get("seed"), 0))
-    cfg = _config(module, opened, config, preset, total, old)
+    asked = Asked(data, data_options, config, config_file, preset, steps, epochs, hold_out, seed)
+    cfg, spec, options, total, seed, past = resolve(module, asked, old)
     use_compilation_cache()
     how = validating.settings(
-        cfg, old.get("validation", {}), hold_out, total, validate_every, patience, validate_num
+        cfg, past.get("validation", {}), hold_out, total, validate_every, patience, validate_num
     )
     about = _settings(module, cfg, options, how, net, old)
-    spec = opened
+    opened = spec
     if how:
         opened, validation = validating.split_off(opened, module, cfg, net, **how)
     else:
@@ -141,7 +140,7 @@ def train(
         save_every=save_every,
         preview_every=preview_every,
         validation=validation,
-        engine=_engine(engine, old.get("engine", {})),
+        engine=_engine(engine, past.get("engine", {})),
     )
     return Run(module, cfg, _variables(state), run_dir.read(out), out, net)
 
@@ -163,37 +162,6 @@ def _before(module: ModuleType, out: Path) -> dict[str, Any]:
         config.migrate(out, module)
     distributed.wait_for_all("migrate")
     return run_dir.read(out)
-
-
-def _options(old: dict[str, Any]) -> DataOptions:
-    """Return how the run that is continued read its images."""
-    return config.from_json(DataOptions, old.get("data_options", {}))
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)
-
-
-def _config(
-    module: ModuleType, data: AnyData, given: Any, preset: str | None, steps: int,
-    old: dict[str, Any],
-) -> Any:  # fmt: skip
-    """Return the Config: that of the run that is continued, or the default; then what is set."""
-    if given is not None and not isinstance(given, Mapping | tuple):
-        cfg = given
-    else:
-        if old:
-            cfg = config.from_json(module.Config, old["config"])
-        else:
-            classes = config.num_classes(data)
-            task = Task(tuple(data.shape), classes, steps, accelerator=not on_cpu())
-            cfg = config.initial(module, task, preset)
-        if isinstance(given, tuple):  # of the command line: ("T=100", ...)
-            cfg = config.configure(cfg, given)
-        elif given:
-            cfg = config.with_fields(cfg, given)
-    config.check_classes(cfg, data)
-    return cfg
 
 
 def _settings(

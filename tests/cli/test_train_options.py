@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import gengen
 from gengen.cli import main
 from gengen.data import load
 from gengen.diffusion import ddpm
@@ -13,7 +14,8 @@ from gengen.flow import realnvp
 from gengen.runs import validating
 from gengen.training.run_dir import read_metrics
 
-FLOW = ["train", "realnvp", "--data", "moons", "--set", "num_couplings=2", "--set", "hidden=8"]
+SMALL_VAE = ["--set", "hidden=8", "--set", "latent_shape=2", "--set", "channels="]
+VAE = ["train", "vae", "--data", "digits", *SMALL_VAE]
 
 
 @pytest.fixture(autouse=True)
@@ -38,12 +40,12 @@ def test_validation_is_bounded_by_default():
 
 
 def test_validate_num_takes_a_fixed_subset(capsys):
-    words = [*FLOW, "--hold-out", "0.1", "--validate-every", "2", "--validate-num", "30"]
+    words = [*VAE, "--hold-out", "0.1", "--validate-every", "2", "--validate-num", "30"]
     assert main([*words, "--steps", "6", "--out", "whole"]) == 0
-    assert "-log_prob of 30 of 2000 held-out examples, every 2 steps" in capsys.readouterr().err
+    assert "-log_prob of 30 of 144 held-out examples, every 2 steps" in capsys.readouterr().err
     assert settings_of("whole")["validation"]["num"] == 30
     assert main([*words, "--steps", "4", "--out", "parts"]) == 0
-    resume = ["train", "realnvp", "--out", "parts", "--resume", "--steps", "6"]
+    resume = ["train", "vae", "--out", "parts", "--resume", "--steps", "6"]
     assert main([*resume, "--validate-num", "40"]) == 2
     assert "validate_num was 30, now 40" in capsys.readouterr().err
     assert main(resume) == 0
@@ -59,3 +61,72 @@ def test_validate_num_takes_a_fixed_subset(capsys):
 def test_runs_that_took_all_held_out_examples_go_on_so():
     before = {"hold_out": 0.1, "every": 2, "patience": None}
     assert validating.settings(realnvp.Config(), before, None, 100) == before
+
+
+# --- length --------------------------------------------------------------------------------------
+
+
+def test_epochs(capsys):
+    data = load("digits")
+    words = [*VAE, "--set", "batch_size=500"]
+    assert main([*words, "--epochs", "1.5", "--out", "run"]) == 0
+    assert settings_of("run")["steps"] == -(-3 * len(data) // 1000)
+    assert main([*words, "--epochs", "1", "--hold-out", "0.5", "--out", "half"]) == 0
+    assert settings_of("half")["steps"] == -(-(len(data) - round(len(data) / 2)) // 500)
+    capsys.readouterr()
+    assert main([*words, "--epochs", "1", "--steps", "3", "--out", "both"]) == 2
+    assert "--steps and --epochs: give one" in capsys.readouterr().err
+    assert main([*words, "--epochs", "0", "--out", "none"]) == 2
+    assert "must be above 0" in capsys.readouterr().err
+
+
+# --- Configs from files --------------------------------------------------------------------------
+
+
+def test_config_of_another_run_round_trips():
+    words = ["--data", "digits", "--steps", "3", "--seed", "5", *SMALL_VAE, "--set", "beta=0.5"]
+    assert main(["train", "vae", *words, "--hold-out", "0.1", "--out", "a"]) == 0
+    assert main(["train", "vae", "--config", "a/config.json", "--out", "b"]) == 0
+    a, b = settings_of("a"), settings_of("b")
+    assert a == b
+    np.testing.assert_equal(gengen.load("a").variables, gengen.load("b").variables)
+    # Steps and other data may be given; a field that is set goes before the file.
+    again = ["--config", "a", "--set", "beta=2", "--data", "moons", "--steps", "2", "--out", "c"]
+    assert main(["train", "vae", *again]) == 0
+    c = settings_of("c")
+    assert (c["config"]["beta"], c["config"]["shape"], c["steps"]) == (2.0, [2], 2)
+    assert c["config"]["hidden"] == [8] and c["data"]["name"].startswith("moons")
+
+
+def test_config_of_fields(capsys):
+    fields = {"hidden": [8, 4], "latent_shape": [2], "channels": [], "batch_size": 8}
+    Path("a.json").write_text(json.dumps(fields))
+    Path("a.yaml").write_text("hidden: [8, 4]\nlatent_shape: [2]\nchannels: []\nbatch_size: 8\n"
+                              "learning_rate: 1e-2\n")  # fmt: skip
+    words = ["train", "vae", "--data", "digits", "--steps", "1"]
+    assert main([*words, "--config", "a.json", "--out", "a"]) == 0
+    assert main([*words, "--config", "a.yaml", "--out", "b"]) == 0
+    a, b = settings_of("a")["config"], settings_of("b")["config"]
+    assert {name: a[name] for name in fields} == fields
+    assert b == a | {"learning_rate": 0.01}  # which YAML 1.1 takes for a word
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("a.json", '{"hiden": [8]}', "did you mean hidden?"),
+        ("a.json", '{"beta": "much"}', "cannot be read as float"),
+        ("a.json", "[1]", "must hold fields of a Config"),
+        ("a.json", "{", "is not JSON"),
+        ("a.yaml", "a: [", "is not YAML"),
+        ("a.json", '{"model": "ddpm", "config": {}}', "is of ddpm, not of vae"),
+        ("a.toml", "", "must end in .json"),
+        (".", None, "config.json cannot be read"),
+    ],
+)
+def test_bad_config_files_are_one_line(name, text, message, capsys):
+    if text is not None:
+        Path(name).write_text(text)
+    assert main(["train", "vae", "--data", "digits", "--config", name, "--out", "run"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error and not Path("run").exists()
