@@ -21,6 +21,7 @@ over pairs of *different* samples of one class is a (weak) sign of mode collapse
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,8 @@ from jax.typing import ArrayLike
 from gengen.types import Array, InputError
 
 WINDOW, SIGMA = 11, 1.5  # pixels
+_BELL = np.exp(-0.5 * ((np.arange(WINDOW) - WINDOW // 2) / SIGMA) ** 2)
+WEIGHTS = tuple(float(w) for w in _BELL / _BELL.sum())  # of a window's rows, and of its columns
 K1, K2 = 0.01, 0.03
 BETA = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 BLOCK = 250  # images at a time
@@ -97,7 +100,7 @@ def per_image_ssim(a: Array, b: Array, max_val: ArrayLike) -> Array:
     """SSIM [N] of float images [N, H, W, C]. Can be differentiated."""
     _check_scales(a.shape, 1)
     l, cs = _terms(a, b, max_val)  # noqa: E741
-    return jnp.mean(l * cs, axis=(1, 2, 3))
+    return jnp.mean(_mean_of_windows(l * cs), axis=1)
 
 
 @partial(jax.jit, static_argnames="scales")
@@ -109,7 +112,7 @@ def per_image_ms_ssim(a: Array, b: Array, max_val: ArrayLike, scales: int) -> Ar
     product = jnp.ones((a.shape[0], a.shape[3]))
     for j in range(scales):
         l, cs = _terms(a, b, max_val)  # noqa: E741
-        factor = jnp.mean(l * cs if j == scales - 1 else cs, axis=(1, 2))
+        factor = _mean_of_windows(l * cs if j == scales - 1 else cs)
         product = product * jnp.maximum(factor, 0) ** beta[j]
         a, b = _halved(a), _halved(b)
     return product.mean(axis=1)
@@ -117,38 +120,48 @@ def per_image_ms_ssim(a: Array, b: Array, max_val: ArrayLike, scales: int) -> Ar
 
 def _terms(a: Array, b: Array, max_val: ArrayLike) -> tuple[Array, Array]:
     """The local l and cs, [N, H - 10, W - 10, C] each."""
-    # Second moments about the image's own mean: a shift changes no variance, and about 0 float32
-    # would lose what is left after σ² = E a² - μ².
-    centre = jnp.mean((a + b) / 2, axis=(1, 2), keepdims=True)
-    da, db = a - centre, b - centre
-    mu_a, mu_b = _blurred(da), _blurred(db)
-    var_a, var_b = _blurred(da * da) - mu_a**2, _blurred(db * db) - mu_b**2
-    cov = _blurred(da * db) - mu_a * mu_b
-    mu_a, mu_b = mu_a + centre, mu_b + centre
+    # Moments of each row of a window, then of the rows: by the law of total variance these are the
+    # window's. No variance is a difference of second moments, which float32 would cancel away.
+    zero = jnp.zeros((), a.dtype)
+    mu_a, mu_b, var_a, var_b, cov = _moments(*_moments(a, b, zero, zero, zero, axis=2), axis=1)
     c1, c2 = (K1 * max_val) ** 2, (K2 * max_val) ** 2
     l = (2 * mu_a * mu_b + c1) / (mu_a**2 + mu_b**2 + c1)  # noqa: E741
     return l, (2 * cov + c2) / (var_a + var_b + c2)
 
 
-def _blurred(x: Array) -> Array:
-    """Gaussian mean over each 11×11 window: [N, H, W, C] → [N, H - 10, W - 10, C].
+def _mean_of_windows(x: Array) -> Array:
+    """Mean about one of the values, [N, C]: a float32 sum of many equal values drifts."""
+    first = x[:, 0, 0]
+    return first + jnp.mean(x - first[:, None, None], axis=(1, 2))
 
-    One axis after the other, as products with banded matrices: a depthwise convolution is slow on
-    CPU.
+
+def _moments(
+    a: Array, b: Array, var_a: Array, var_b: Array, cov: Array, axis: int
+) -> tuple[Array, ...]:
+    """Means, variances and covariance of a mixture of 11 neighbours along an axis.
+
+    Neighbour k has the weight w_k, the means a and b, the variances and covariance given.
     """
-    for axis in (1, 2):
-        band = jnp.asarray(_band(x.shape[axis]), x.dtype)
-        # "highest": an accelerator's short products would show in the variances.
-        x = jnp.moveaxis(jnp.tensordot(band, x, ((1,), (axis,)), precision="highest"), 0, axis)
-    return x
+    size = a.shape[axis] - WINDOW + 1
 
+    def neighbours(x: Array) -> list[Array]:
+        if not x.ndim:
+            return [x] * WINDOW
+        return [jax.lax.slice_in_dim(x, k, k + size, axis=axis) for k in range(WINDOW)]
 
-def _band(size: int) -> np.ndarray:
-    """The window's weights, float64 [size - 10, size], row i beginning at column i."""
-    weights = np.exp(-0.5 * ((np.arange(WINDOW) - WINDOW // 2) / SIGMA) ** 2)
-    offset = np.arange(size) - np.arange(size - WINDOW + 1)[:, None]
-    inside = (offset >= 0) & (offset < WINDOW)
-    return np.where(inside, weights[offset % WINDOW] / weights.sum(), 0.0)
+    def mean(terms: Iterable[Array]) -> Array:
+        return sum((w * x for w, x in zip(WEIGHTS, terms, strict=True)), start=jnp.zeros(()))
+
+    near = list(zip(*map(neighbours, (a, b, var_a, var_b, cov)), strict=True))
+    x0, y0, *_ = near[WINDOW // 2]  # differences from it: flat images have exact means
+    mu_a, mu_b = x0 + mean(x - x0 for x, *_ in near), y0 + mean(y - y0 for _, y, *_ in near)
+    return (
+        mu_a,
+        mu_b,
+        mean(v + (x - mu_a) ** 2 for x, _, v, _, _ in near),
+        mean(v + (y - mu_b) ** 2 for _, y, _, v, _ in near),
+        mean(c + (x - mu_a) * (y - mu_b) for x, y, _, _, c in near),
+    )
 
 
 def _halved(x: Array) -> Array:

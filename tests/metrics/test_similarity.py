@@ -90,6 +90,23 @@ def test_flat_bright_images():
     assert similarity.ssim(a, b, 255) == pytest.approx(wanted, abs=2e-6)
 
 
+@pytest.mark.parametrize("scale", [1, 255])
+def test_flat_images_of_different_levels(scale):
+    a = np.full((32, 32, 1), 0.2 * scale)
+    wanted = (2 * 0.16 + 1e-4) / (0.04 + 0.64 + 1e-4)
+    assert similarity.ssim(a, 4 * a, scale) == pytest.approx(wanted, abs=3e-7)
+
+
+@pytest.mark.parametrize("level", [0.1, 0.5, 0.9])
+def test_faint_texture_far_from_the_mean_of_its_image(level):
+    """Half of each image is flat at 1; the variance of the other half is 1e-6."""
+    rng = np.random.default_rng(0)
+    noise = 1e-3 * rng.normal(size=(2, 24, 12))
+    a, b = (np.concatenate([level + n, np.ones((24, 12))], axis=1) for n in noise)
+    wanted = terms(a, b, 1)[0]
+    assert similarity.ssim(a[..., None], b[..., None], 1) == pytest.approx(wanted, abs=1e-6)
+
+
 def test_opposite_images_are_below_zero_but_ms_ssim_is_not_nan():
     a = pair(28, 1)[0]
     assert similarity.ssim(a, 255 - a, 255) < 0
