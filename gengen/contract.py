@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
@@ -78,23 +79,24 @@ def check_labels(labels: ArrayLike, num: int, num_classes: int) -> Array:
     """Return labels as an int32 array [num].
 
     Args:
-        labels: integers, one for each example. Their range is checked where values are known, that
-            is outside of jit.
+        labels: integers of any type, or bool, one for each example. Their range is checked where
+            values are known, that is outside of jit.
         num: number of examples.
         num_classes: labels lie in 0..num_classes - 1.
 
     Raises:
         InputError: for another shape, another dtype, or a label that is not a class.
     """
-    y = jnp.asarray(labels)
-    if y.shape != (num,) or not jnp.issubdtype(y.dtype, jnp.integer):
+    # NumPy's: jnp.asarray would cut labels of 64 bits to 32 before their range is checked.
+    y = labels if isinstance(labels, Tracer) else np.asarray(labels)
+    if y.shape != (num,) or not _counts(y.dtype):
         raise InputError(f"labels are {y.dtype} {list(y.shape)}; they must be integers [{num}]")
     if not isinstance(y, Tracer) and num and not 0 <= int(y.min()) <= int(y.max()) < num_classes:
         raise InputError(
             f"labels lie in {int(y.min())}..{int(y.max())}, but Config.num_classes = "
             f"{num_classes} allows 0..{num_classes - 1}"
         )
-    return y.astype(jnp.int32)
+    return jnp.asarray(y.astype(np.int32))
 
 
 def labels_of(cfg: Any, batch: Batch) -> Array | None:
@@ -110,8 +112,7 @@ def labels_of(cfg: Any, batch: Batch) -> Array | None:
             f"Config.num_classes = {cfg.num_classes}, but the data have no labels: use labelled "
             "data, or num_classes = 0 where the model allows it"
         )
-    labels = jnp.asarray(batch["label"])
-    return check_labels(labels, labels.shape[0], cfg.num_classes)
+    return check_labels(batch["label"], len(batch["label"]), cfg.num_classes)
 
 
 # --- Configs -------------------------------------------------------------------------------------
@@ -197,11 +198,13 @@ def require_num(num: int) -> None:
 
 
 def is_label(condition: PyTree) -> bool:
-    """Return whether a condition is an array of class labels: integers [N]."""
+    """Return whether a condition is an array of class labels: integers or bool [N]."""
     leaf = condition
-    return (
-        hasattr(leaf, "dtype") and jnp.ndim(leaf) == 1 and jnp.issubdtype(leaf.dtype, jnp.integer)
-    )
+    return hasattr(leaf, "dtype") and jnp.ndim(leaf) == 1 and _counts(leaf.dtype)
+
+
+def _counts(dtype: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_))
 
 
 def rows_of(condition: PyTree, rows: Any) -> PyTree:

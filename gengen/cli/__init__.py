@@ -118,8 +118,8 @@ class Sample:
     """Sample in at most 25 network evaluations."""
     model: str | None = None
     """The file or dotted name of a model of your own."""
-    classes: tuple[int, ...] = ()
-    """Classes to sample, in turn, from models that are conditioned on one: --classes 3 8."""
+    classes: tuple[str, ...] = ()
+    """Classes to sample, in turn, from models that are conditioned on one: --classes Trouser 3."""
     interpolate: bool = False
     """Draw decoded codes on straight ways between those of real examples, a row a pair."""
     traverse: bool = False

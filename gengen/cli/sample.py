@@ -13,7 +13,6 @@ from gengen.cli import given as posterior
 from gengen.cli import latent
 from gengen.cli.options import GivenOptions
 from gengen.compile import use_compilation_cache
-from gengen.contract import check_labels
 from gengen.data import open_data, to_uint8
 from gengen.errors import InputError
 from gengen.runs import conditions, pictures, sampling, trained
@@ -96,8 +95,7 @@ def _conditioned(args: Sample, run: trained.Run) -> None:
     rows = min(-(-num // per_row), len(data))
     batch = conditions.some(data, rows, args.seed)
     if args.classes:
-        labels = check_labels(np.resize(args.classes, rows), rows, run.cfg.num_classes)
-        batch = {**batch, "label": labels}
+        batch = {**batch, "label": _labels(args, run, rows)}
     condition = run.module.condition_of(run.cfg, batch)
     repeated = conditions.repeated(condition, per_row)
     x = interruptible(
@@ -129,14 +127,8 @@ def _labels(args: Sample, run: trained.Run, num: int) -> jax.Array | None:
     """Return the labels that are asked for, in turn: int32 [num]; None if none are."""
     if not args.classes:
         return None
-    if conditions.kind(run.module, run.cfg) != "label":
-        raise InputError(f"--classes: this {run.name} is not conditioned on a class")
-    wrong = [k for k in args.classes if not 0 <= k < run.cfg.num_classes]
-    if wrong:
-        raise InputError(
-            f"--classes {wrong[0]}: this {run.name} knows 0 to {run.cfg.num_classes - 1}"
-        )
-    return check_labels(np.resize(args.classes, num), num, run.cfg.num_classes)
+    names = run.settings.get("classes")
+    return conditions.chosen(run.module, run.cfg, args.classes, num, names)
 
 
 def _check(args: Sample, suffixes: tuple[str, ...]) -> None:

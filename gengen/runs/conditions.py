@@ -6,6 +6,7 @@ an image, or a part of one, is taken from held-out data where there are any.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -13,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gengen.contract import is_label
+from gengen.contract import check_labels, is_label
 from gengen.data import AnyData, DataOptions, Dataset, batch_indices, normalise, open_data
 from gengen.errors import InputError
+from gengen.runs import discover
 from gengen.types import Batch, PyTree, Shape
 
 
@@ -78,6 +80,53 @@ def held_out(settings: dict[str, Any], options: DataOptions = DataOptions()) -> 
         return open_data(held_out_of(spec) or spec, options)
     except InputError as error:
         raise InputError(f"the run's data cannot be opened ({error}): pass --data") from None
+
+
+def chosen(
+    module: ModuleType,
+    cfg: Any,
+    classes: Sequence[Any],
+    num: int,
+    names: Sequence[str] | None = None,
+) -> jax.Array:
+    """Return labels that take given classes in turn: int32 [num].
+
+    Args:
+        module: of the model.
+        cfg: its Config.
+        classes: numbers from 0, or names; a string that is no name may be a number. The case of
+            names does not matter.
+        num: number of labels.
+        names: of the classes; None if they have none.
+
+    Raises:
+        InputError: for a model that is not conditioned on a class, or an unknown class.
+    """
+    name, num_classes = discover.name_of(module), getattr(cfg, "num_classes", 0)
+    if not num_classes or kind(module, cfg) == "nothing":
+        raise InputError(f"classes: this {name} is not conditioned on a class")
+    if not len(classes):
+        raise InputError("classes is empty: give at least one, or None")
+    numbers = [_number(each, names) for each in classes]
+    for each, number in zip(classes, numbers, strict=True):
+        if number is None:
+            known = f" 0 to {num_classes - 1}"
+            cure = discover.suggestion(str(each), list(names)) if names else f": give{known}"
+            raise InputError(f"classes: no class is called {each!r}{cure}")
+        if not 0 <= number < num_classes:
+            raise InputError(f"classes: {each}, but this {name} knows 0 to {num_classes - 1}")
+    return check_labels(np.resize(np.array(numbers, np.int64), num), num, num_classes)
+
+
+def _number(given: Any, names: Sequence[str] | None) -> int | None:
+    """Return the number of a class; None if no class is called so."""
+    if not isinstance(given, str):
+        return int(given)
+    lower = [name.lower() for name in names or ()]
+    for known, word in ((list(names or ()), given), (lower, given.lower())):
+        if word in known:
+            return known.index(word)
+    return int(given) if given.removeprefix("-").isdecimal() else None
 
 
 def in_turn(num_classes: int, num: int) -> np.ndarray:

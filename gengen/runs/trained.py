@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from gengen.data import normalise
 from gengen.errors import InputError
 from gengen.nn.tensors import flat, nested
-from gengen.runs import discover, sampling
+from gengen.runs import conditions, discover, sampling
 from gengen.runs.config import from_json
 from gengen.training import run_dir
 from gengen.training.checkpoint import restore_variables, stages_in
@@ -57,20 +57,36 @@ class Run(NamedTuple):
     path: Path | None = None
     net: Any = None
 
-    def sample(self, num: int, seed: int = 0, condition: PyTree = None) -> np.ndarray:
+    def sample(
+        self,
+        num: int,
+        seed: int = 0,
+        condition: PyTree = None,
+        classes: Any = None,
+    ) -> np.ndarray:
         """Return `num` samples: float32 [num, *shape], images in [-1, 1].
 
         Args:
             num: number of samples.
             seed: of the noise.
-            condition: labels [num], or whatever `module.condition_of` gives; None: classes as the
-                model chooses them.
+            condition: labels [num], integers of any type, or whatever `module.condition_of` gives;
+                None: classes as the model chooses them.
+            classes: a class, or several in turn, by number or name: 3, ["Trouser", 3]; instead of a
+                condition.
 
         Raises:
             InputError: for a model that does not sample, or that needs a condition and has none.
         """
         if not hasattr(self.module, "sample"):
             raise InputError(f"{self.name} does not sample")
+        if classes is not None:
+            if condition is not None:
+                raise InputError("condition and classes are both given: choose one")
+            several = np.atleast_1d(np.array(classes, object)).tolist()
+            names = self.settings.get("classes")
+            condition = conditions.chosen(self.module, self.cfg, several, num, names)
+        if isinstance(condition, list | tuple):
+            condition = np.asarray(condition)
         return sampling.draw(self.module, self.cfg, self.variables, num, seed, condition, self.net)
 
     def log_prob(self, x: Any, seed: int = 0, condition: PyTree = None) -> np.ndarray:

@@ -137,6 +137,7 @@ def settings(given: dict[str, Any], data: Any, **numbers: Any) -> dict[str, Any]
         "shape": list(data.shape),
     }
     own = {"schema": SCHEMA, "versions": versions(), "machine": machine()}
+    own |= {"classes": list(data.classes)} if getattr(data, "classes", None) else {}
     return {**given, "data": about, **numbers, **own}
 
 

@@ -29,7 +29,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from gengen.contract import Task, check_labels, labels_of, require_num
+from gengen.contract import Task, check_labels, is_label, labels_of, require_num
 from gengen.steps import descent, with_ema
 from gengen.steps import method as build
 from gengen.types import Array, Batch, InputError, Key, Method, PyTree, check_shape
@@ -152,7 +152,7 @@ def network_input(cfg: Config, condition: ArrayLike | None, num: int) -> Array:
         return y * known_mask(cfg)
     if y.shape == (num, classes) and jnp.issubdtype(y.dtype, jnp.floating):
         return y
-    if y.ndim != 1 or not jnp.issubdtype(y.dtype, jnp.integer):
+    if not is_label(y):
         raise InputError(
             f"condition is {y.dtype} {list(y.shape)}; it must be labels, integers [{num}], or "
             f"weights of classes, floats [{num}, {classes}]"
