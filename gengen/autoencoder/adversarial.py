@@ -347,7 +347,7 @@ def _labels(cfg: Config, batch: Batch) -> Array | None:
             f'Config.num_classes > 0, but a batch has {sorted(batch)} and no "label": set '
             "num_classes=0"
         )
-    return jnp.asarray(batch["label"])
+    return jnp.asarray(batch["label"], jnp.int32)
 
 
 def team(name: str, members: tuple[str, ...], loss: Loss, tx: optax.GradientTransformation) -> Step:

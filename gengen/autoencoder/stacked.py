@@ -241,7 +241,7 @@ def _labels(batch: Batch) -> Array:
             f'Config.num_classes > 0, but a batch has {sorted(batch)} and no "label": set '
             "num_classes=0"
         )
-    return jnp.asarray(batch["label"])
+    return jnp.asarray(batch["label"], jnp.int32)
 
 
 def codes(cfg: Config, before: Finished, data: AnyData, layer: int) -> AnyData:
