@@ -49,7 +49,7 @@ class Config(pixels.Config):
 
     layer_type: str = "diagonal"  # or "row"
     hidden_channels: int = 16  # of a state; a layer's input has twice as many
-    num_layers: int = 4
+    num_layers: int = 4  # recurrent layers
     first_kernel_size: int = 7  # side of the first convolution's window, in pixels, odd
     head_channels: int = 32  # of the last layer but one; a multiple of the image's channels
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
+from gengen import __version__
 from gengen.cli.list import List
 from gengen.cli.options import GivenOptions, Settings
 from gengen.cli.train import Train
@@ -190,11 +191,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str] | None) -> int:
+    if (sys.argv[1:] if argv is None else argv) == ["--version"]:
+        print(f"gengen {__version__}")
+        return DONE
     try:
         command = tyro.cli(
             Command,  # type: ignore[arg-type]
             prog="gengen",
-            description="Deep generative models: train them, sample from them.",
+            description="Deep generative models: train them, sample from them. `gengen --version` "
+            "prints the version.",
             args=argv,
         )
         command()

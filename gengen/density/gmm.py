@@ -44,7 +44,7 @@ class Config(BaseConfig):
     """Data, mixture and stopping rule."""
 
     shape: Shape = (2,)  # of one example: (D,), or (H, W, C), taken as a vector of H·W·C
-    num_components: int = 3
+    num_components: int = 3  # number of Gaussians
     covariance: str = "full"  # or "diagonal" or "spherical"
     max_steps: int = 500  # of EM
     tolerance: float = 1e-6  # nats per example: EM stops at a smaller increase of ln p

@@ -71,9 +71,9 @@ def module(model: Any) -> ModuleType:
     """Return the module of a model.
 
     Args:
-        model: a name of `gengen list`; the path of a .py file, with a slash or the suffix; a dotted
-            name, "package.module"; a module; or a Config, which stands for the module that
-            defines its class.
+        model: a name of `gengen list`, in upper or lower case, with "-" or "_"; the path of a .py
+            file, with a slash or the suffix; a dotted name, "package.module"; a module; or a
+            Config, which stands for the module that defines its class.
 
     Raises:
         InputError: if there is no such model, with the closest known name, or it defines none of
@@ -92,9 +92,10 @@ def module(model: Any) -> ModuleType:
     if "." in name:
         return _checked(_from_dotted(name), name)
     known = {model.name: model for model in models()}
-    if name not in known:
-        raise InputError(f"there is no model {name!r}{suggestion(name, list(known))}")
-    return importlib.import_module(f"gengen.{known[name].family}.{name}")
+    own = name.lower().replace("-", "_")
+    if own not in known:
+        raise InputError(f"there is no model {name!r}{suggestion(own, list(known))}")
+    return importlib.import_module(f"gengen.{known[own].family}.{own}")
 
 
 def of_run(name: str) -> ModuleType:

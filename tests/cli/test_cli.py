@@ -37,14 +37,6 @@ def test_help_does_not_import_jax():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-def test_list(capsys):
-    assert main(["list", "--json"]) == 0
-    models = {model["name"]: model for model in json.loads(capsys.readouterr().out)}
-    assert models["ddpm"]["family"] == "diffusion" and models["wgan"]["trained_by"] == "method"
-    assert main(["list"]) == 0
-    assert "ddpm" in capsys.readouterr().out
-
-
 def test_train_resume_sample(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train = ["train", "wgan", "--data", "grid25", "--out", "run", *settings(SMALL_WGAN)]
