@@ -7,7 +7,8 @@ resumed is, bit for bit, the run that was not.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,17 +19,19 @@ from gengen.compile import CompiledStep, compile_step, default_inner
 from gengen.data import AnyData, Dataset, normalise, to_batch
 from gengen.stages import Stage, check_stages
 from gengen.training import distributed, run_dir
-from gengen.training.actions import Now, actions
+from gengen.training.actions import Now, actions, perform
 from gengen.training.checkpoint import Checkpoints, restore
 from gengen.training.engine import Engine as Engine
 from gengen.training.feed import Feed, feed
 from gengen.training.plan import check_batch, check_positive, intervals, shares
+from gengen.training.progress import say, say_start
 from gengen.training.record import Diverged as Diverged
-from gengen.training.record import Profiler, Record, say
+from gengen.training.record import Profiler, Record
 from gengen.training.report import write_report
 from gengen.training.signals import Interrupted, stop_signals
 from gengen.training.validation import NO_VALIDATION, Best, Validation
 from gengen.types import Batch, InputError, Key, Method, PyTree, TrainState
+from gengen.viz.curves import duration
 from gengen.viz.grid import save_samples
 
 # (variables, key) -> samples [N, ...], or a finished picture, uint8 [H, W, C].
@@ -137,13 +140,25 @@ def run(
             out, data, seed, batch_size, steps, every, inner, engine, preview, validation, claim
         )
         before: dict[str, TrainState] = {}
-        for number, (stage, length) in enumerate(zip(stages, plan, strict=True)):
-            is_last = number == len(stages) - 1
-            part = _Part(stage, number, sum(plan[:number]), length, dict(before), is_last)
-            before[stage.name] = _run_stage(this, part)
+        with _reported(out):
+            for number, (stage, length) in enumerate(zip(stages, plan, strict=True)):
+                is_last = number == len(stages) - 1
+                part = _Part(stage, number, sum(plan[:number]), length, dict(before), is_last)
+                before[stage.name] = _run_stage(this, part)
+    return before.get("", before)
+
+
+@contextmanager
+def _reported(out: Path) -> Iterator[None]:
+    """Write the report at the end, also of a run that diverged."""
+    try:
+        yield
+    except Diverged:
         if distributed.is_main():
             write_report(out)
-    return before.get("", before)
+        raise
+    if distributed.is_main():
+        write_report(out)
 
 
 def _run_stage(run: _Run, part: _Part) -> TrainState:
@@ -168,6 +183,7 @@ def _run_stage(run: _Run, part: _Part) -> TrainState:
         return best.state(state, say)
     if start:
         say(f"resuming {label} at step {start}")
+    say_start(run_dir.read(run.out), run.out, stage.name)
     with feed(
         data,
         batch_size=run.batch_size,
@@ -216,7 +232,7 @@ def _train(
     record = Record(*place, run.engine.tensorboard, method.warn)
     folder = run.out / "checkpoints" / part.name
     with record, best, Checkpoints(folder) as checkpoints, stop_signals() as stop:
-        todo = actions(run.every, record, best, checkpoints, _drawer(run, part))
+        todo = actions(run.every, record, best, checkpoints, _drawer(run, part), run.out, stop)
         while step < part.length and not best.is_over:
             # Chunks lie on multiples of `inner`: a resumed run cuts time as an unbroken one does.
             k = inner if step % inner == 0 and step + inner <= part.length else 1
@@ -229,16 +245,16 @@ def _train(
             record.add(k, metrics)
             stopping = distributed.asked_to_stop(step, stop)  # asked once: it may come at any line
             now = Now(step, part.offset + step, k, state, get, step == part.length, stopping)
-            for action in todo:
-                if action.due(now):
-                    action.act(now)
-            if stopping and not best.is_over and now.shown < run.total:
+            perform(todo, now)
+            if now.is_stopping and not best.is_over and now.shown < run.total:
                 raise Interrupted(
                     f"stopped at step {now.shown} of {run.total}; checkpoint saved in {run.out}"
                 )
         profiler.close()
     if best.is_over:
         say(f"{run.out} ends at step {step}: {best.words}")
+    if part.is_last:
+        say(f"done: {part.offset + step:,} steps in {duration(record.total)}")
     return get(state)
 
 

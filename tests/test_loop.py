@@ -130,7 +130,7 @@ def test_a_stop_saves_first_and_resumes_exactly(tmp_path, signum):
         return np.zeros((4, 2))
 
     before = signal.getsignal(signum)
-    with pytest.raises(loop.Interrupted, match="stopped at step 15 of 30"):
+    with pytest.raises(loop.Interrupted, match="stopped at step 14 of 30"):
         train(tmp_path / "cut", 30, save_every=100, preview=stop_at_second, preview_every=7)
     assert signal.getsignal(signum) is before
     assert_same(train(tmp_path / "cut", 30, resume=True, preview_every=7), whole)

@@ -1,9 +1,8 @@
-"""Watching a training: metrics kept on the device until a line is due, TensorBoard, profiles."""
+"""Recording a training: metrics kept on the device until a line is due, TensorBoard, profiles."""
 
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,9 +11,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from gengen.training import run_dir
+from gengen.training.progress import Progress, say
 from gengen.types import InputError, Metrics
 
 Warn = Callable[[Mapping[str, float]], Sequence[str]]
@@ -22,12 +21,6 @@ Warn = Callable[[Mapping[str, float]], Sequence[str]]
 
 class Diverged(RuntimeError):
     """A metric is NaN or infinite; the last checkpoint was saved before that."""
-
-
-def say(line: str) -> None:
-    """A line on stderr, above the progress bar; from the process that writes the logs."""
-    if jax.process_index() == 0:
-        tqdm.write(line, file=sys.stderr)
 
 
 class Record:
@@ -42,13 +35,7 @@ class Record:
         main = jax.process_index() == 0
         self._log = run_dir.MetricsLog(out / "metrics.jsonl", step) if main else None
         self._board = _event_writer(out / "tensorboard", step) if main and tensorboard else None
-        self._bar = tqdm(
-            total=steps,
-            initial=step,
-            unit="step",
-            disable=None if main else True,
-            dynamic_ncols=True,
-        )
+        self.progress = Progress(step, steps)
         self._batch_size, self._warn, self._warned = batch_size, warn, 0
         self._pending: list[tuple[int, Metrics]] = []
         self._seconds, self._since = (0.0, time.monotonic())  # trained since the last line
@@ -61,7 +48,7 @@ class Record:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._bar.close()
+        self.progress.close()
         for each in (self._log, self._board):
             if each:
                 each.close()
@@ -69,7 +56,7 @@ class Record:
     def add(self, k: int, metrics: Metrics) -> None:
         """Note `k` steps' mean metrics, without waiting for them."""
         self._pending.append((k, metrics))
-        self._bar.update(k)
+        self.progress.advance(k, self.trained)
 
     @property
     def trained(self) -> float:
@@ -95,8 +82,12 @@ class Record:
         yield
         self.waited += time.monotonic() - since
 
-    def write(self, step: int) -> None:
+    def write(self, step: int, is_last: bool = False) -> None:
         """Write the mean metrics since the last line; of steps that were not skipped.
+
+        Args:
+            step: of the run.
+            is_last: whether no step follows in this session.
 
         Raises:
             Diverged: if one of them is not finite.
@@ -119,9 +110,7 @@ class Record:
         if self._board:
             for name, value in (own | mean).items():
                 self._board.add_scalar(name, value, step)
-        self._bar.set_postfix(
-            {k: f"{v:.4g}" for k, v in mean.items()} | {"examples/s": f"{rate:.0f}"}
-        )
+        self.progress.show(mean, rate, self.trained, is_last)
         if mean.get("skipped") != 1:  # else there is nothing to judge
             self._say_once_more(step, self._warn(mean))
         bad = ", ".join(f"{k} = {v}" for k, v in mean.items() if not math.isfinite(v))

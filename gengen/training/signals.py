@@ -33,7 +33,7 @@ def stop_signals() -> Iterator[threading.Event]:
     """
     import jax
 
-    from gengen.training.record import say
+    from gengen.training.progress import say
 
     stop = threading.Event()
     if not _is_main_thread():

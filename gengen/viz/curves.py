@@ -198,3 +198,15 @@ def count(v: Number) -> str:
     if abs(v) >= 1e6:
         return f"{v / 1e6:.4g}M"
     return f"{v / 1e3:.4g}k" if abs(v) >= 1e4 else f"{v:,.6g}"
+
+
+def duration(seconds: Number) -> str:
+    """A time for a reader: "4.2 s", "3 min 05 s", "2 h 10 min"."""
+    if not np.isfinite(seconds):
+        return number(seconds)
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60:,} h {minutes % 60:02d} min"
