@@ -79,6 +79,7 @@ def run(
     seed: int = 0,
     settings: dict[str, Any] | None = None,
     resume: bool = False,
+    start: Callable[[TrainState], TrainState] | None = None,
     preview: Preview | None = None,
     log_every: int | None = None,
     save_every: int | None = None,
@@ -97,6 +98,8 @@ def run(
         seed: of the order of the data, the initial parameters and all noise.
         settings: kept in `config.json`, and compared with it on resume.
         resume: go on from the newest valid checkpoint.
+        start: (fresh state) -> the first state of a new run, such as one with weights learnt
+            before; for models of one stage. Not called on resume.
         preview: samples for a picture, or draws one itself; the key is the same each time. Of
             stages: the last one's, given the variables of all by name. Pictures take at most a
             tenth of the training time, the first and the last one aside: others are skipped.
@@ -122,9 +125,12 @@ def run(
     check_positive(steps=steps, batch_size=batch_size, inner=engine.inner)
     check_positive(**{f"{name}_every": number for name, number in asked.items()})
     if isinstance(model, Method):
-        stages = [Stage("", model)]
+        first = start or (lambda state: state)
+        stages = [Stage("", model, start=lambda _, state: first(state))]
     else:
         check_stages(stages := list(model))
+        if start:
+            raise InputError("start is for models of one stage: this has several")
         if validation.every:
             raise InputError("validation is of models of one stage: this has several")
     plan = shares(steps, [stage.share for stage in stages])

@@ -36,6 +36,9 @@ class Train:
     """Run directory, new."""
     resume: bool = False
     """Go on with the run in --out: what is not given is as it was."""
+    init: Path | None = None
+    """A run directory or exported file whose weights are the first ones (EMA, if there is one), and
+    whose Config is the default; not needed again with --resume."""
     set: Settings = field(default=())
     """A field of the model's Config; tuples as 32,64."""
     config: Path | None = None
@@ -115,6 +118,7 @@ def train(args: Train) -> None:
             out=args.out,
             seed=args.seed,
             resume=args.resume,
+            init=args.init,
             data_options=args.options,
             hold_out=args.hold_out,
             patience=args.patience,

@@ -6,6 +6,7 @@ the run whose weights are the first ones. Fields of a file are set next, then th
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -13,11 +14,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from gengen.contract import Task
+from gengen.contract import Task, adapt
 from gengen.data import AnyData, DataOptions
 from gengen.data.sources import load_data
 from gengen.errors import InputError
 from gengen.runs import config, discover
+from gengen.runs.trained import Run
 from gengen.training import run_dir
 from gengen.training.plan import check_positive
 from gengen.xla import on_cpu
@@ -39,6 +41,7 @@ class Asked(NamedTuple):
     epochs: float | None = None
     hold_out: float | None = None
     seed: int | None = None
+    start: Run | None = None  # whose weights are the first ones
 
 
 class Resolved(NamedTuple):
@@ -124,12 +127,25 @@ def _config(
         cfg = config.from_json(module.Config, old["config"])
     else:
         task = Task(tuple(data.shape), config.num_classes(data), steps, accelerator=not on_cpu())
-        cfg = config.initial(module, task, asked.preset)
+        cfg = _initial(module, asked, task)
     if file:
         cfg = config.with_written(cfg, _fields(asked, file, steps))
     if isinstance(given, tuple):
         return config.configure(cfg, given)
     return config.with_fields(cfg, given) if given else cfg
+
+
+def _initial(module: ModuleType, asked: Asked, task: Task) -> Any:
+    """Return the Config that a new run begins with: that of the first weights, or the default."""
+    if asked.start is None:
+        return config.initial(module, task, asked.preset)
+    if asked.preset is not None:
+        raise InputError("--init takes the Config of that run: leave --preset out")
+    cfg = adapt(asked.start.cfg, task)
+    before = asked.start.settings.get("steps")
+    if not getattr(cfg, "decay_steps", 0) or cfg.decay_steps != before:
+        return cfg
+    return dataclasses.replace(cfg, decay_steps=task.steps)  # as long as the run
 
 
 def _fields(asked: Asked, file: dict[str, Any], steps: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from gengen.compile import use_compilation_cache
 from gengen.data import AnyData, DataOptions
 from gengen.data.sources import load_data
 from gengen.errors import InputError
-from gengen.runs import conditions, config, discover, pictures, validating
+from gengen.runs import conditions, config, discover, pictures, validating, warm_start
 from gengen.runs.resolve import DATA, Asked, resolve
 from gengen.runs.trained import Run
 from gengen.stages import Stage
@@ -41,6 +41,7 @@ def train(
     out: str | Path | None = None,
     seed: int | None = None,
     resume: bool = False,
+    init: str | Path | None = None,
     data_options: DataOptions = DataOptions(),  # noqa: B008  frozen
     hold_out: float | None = None,
     patience: int | None = None,
@@ -71,6 +72,8 @@ def train(
         out: run directory, new; None: runs/MODEL-DATA.
         seed: of data order, initial parameters and noise; None: as before, or 0.
         resume: continue the run in `out`.
+        init: a run directory or an exported file whose weights (EMA, if there is one) are the first
+            ones, and whose Config is the default. The optimiser starts anew. Not needed on resume.
         data_options: how images are read.
         hold_out: share of the data that is held out for validation by -log_prob.
         patience: validations without a lower loss after which training ends.
@@ -100,13 +103,17 @@ def train(
         config = model if config is None else config
     out = Path(out) if out is not None else default_out(module, data)
     old = _before(module, out) if resume else {}
-    asked = Asked(data, data_options, config, config_file, preset, steps, epochs, hold_out, seed)
+    start = warm_start.read(init, module, net) if init is not None and not resume else None
+    asked = Asked(
+        data, data_options, config, config_file, preset, steps, epochs, hold_out, seed, start
+    )
     cfg, spec, options, total, seed, past = resolve(module, asked, old)
     use_compilation_cache()
     how = validating.settings(
         cfg, past.get("validation", {}), hold_out, total, validate_every, patience, validate_num
     )
     about = _settings(module, cfg, options, how, net, old)
+    about |= {"init": str(init)} if start else {}
     opened = spec
     if how:
         opened, validation = validating.split_off(opened, module, cfg, net, **how)
@@ -135,6 +142,7 @@ def train(
         seed=seed,
         settings=about,
         resume=resume,
+        start=warm_start.begin_with(start) if start else None,
         preview=preview,
         log_every=log_every,
         save_every=save_every,

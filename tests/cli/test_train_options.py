@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import chex
 import numpy as np
 import pytest
 
@@ -89,7 +90,7 @@ def test_config_of_another_run_round_trips():
     assert main(["train", "vae", "--config", "a/config.json", "--out", "b"]) == 0
     a, b = settings_of("a"), settings_of("b")
     assert a == b
-    np.testing.assert_equal(gengen.load("a").variables, gengen.load("b").variables)
+    chex.assert_trees_all_equal(gengen.load("a").variables, gengen.load("b").variables)
     # Steps and other data may be given; a field that is set goes before the file.
     again = ["--config", "a", "--set", "beta=2", "--data", "moons", "--steps", "2", "--out", "c"]
     assert main(["train", "vae", *again]) == 0
@@ -128,5 +129,57 @@ def test_bad_config_files_are_one_line(name, text, message, capsys):
     if text is not None:
         Path(name).write_text(text)
     assert main(["train", "vae", "--data", "digits", "--config", name, "--out", "run"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error and not Path("run").exists()
+
+
+# --- warm start ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def digits_vae(tmp_path_factory):
+    """A small VAE of the digits, trained for three steps."""
+    out = tmp_path_factory.mktemp("vae") / "run"
+    assert main([*VAE, "--steps", "3", "--out", str(out)]) == 0
+    return out
+
+
+def test_init_starts_from_the_weights_of_a_run(digits_vae, capsys):
+    first = gengen.load(digits_vae)
+    words = ["train", "vae", "--data", "digits", "--init", str(digits_vae)]
+    # With a learning rate that rounds to nothing, parameters stay as they were, and their EMA up to
+    # one rounding a step.
+    assert main([*words, "--set", "learning_rate=1e-30", "--steps", "2", "--out", "still"]) == 0
+    assert f"starting from the weights of {digits_vae}, trained for 3" in capsys.readouterr().err
+    still = gengen.load("still")
+    chex.assert_trees_all_close(still.variables, first.variables, rtol=1e-6)
+    assert still.cfg.hidden == (8,) and still.settings["init"] == str(digits_vae)
+
+    main(["export", str(digits_vae), "vae.safetensors"])
+    words = ["train", "vae", "--data", "digits", "--init", "vae.safetensors"]
+    assert main([*words, "--steps", "4", "--out", "whole"]) == 0
+    assert main([*words, "--steps", "2", "--out", "parts"]) == 0
+    Path("vae.safetensors").unlink()  # not needed again
+    assert main(["train", "vae", "--out", "parts", "--resume", "--steps", "4"]) == 0
+    whole, parts = gengen.load("whole"), gengen.load("parts")
+    chex.assert_trees_all_equal(whole.variables, parts.variables)
+    assert parts.settings["init"] == "vae.safetensors"
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["vae", "--set", "hidden=9"], "decoder/MLP_0/Dense_0/bias is [8] in"),
+        (["vae", "--data", "moons"], "in this Config: use data and fields of the same shapes"),
+        (["vae", "--set", "channels=4"], "is missing in"),
+        (["vae", "--preset", "quick"], "leave --preset out"),
+        (["cvae"], "is of vae, not of cvae"),
+        (["stacked"], "stacked is trained in stages"),
+        (["gmm"], "gmm is trained at once"),
+    ],
+)
+def test_a_warm_start_that_does_not_fit_is_one_line(words, message, digits_vae, capsys):
+    data = [] if "--data" in words else ["--data", "digits"]
+    assert main(["train", *words, *data, "--init", str(digits_vae), "--out", "run"]) == 2
     error = capsys.readouterr().err.strip()
     assert message in error and "\n" not in error and not Path("run").exists()
