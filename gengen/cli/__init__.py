@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from gengen import __version__
 from gengen.cli.list import List
@@ -109,10 +109,11 @@ class Sample:
     """How many samples; ways, dimensions, codes or examples."""
     seed: int = 0
     """Of the noise, and of which examples are taken."""
-    out: Path = Path("samples.png")
-    """.png: one picture. .npz: arr_0, uint8 [N, H, W, C], or float32 [N, D] of vectors."""
+    out: Annotated[str, arg(metavar="PATH")] = "samples.png"
+    """NAME.png: one picture. FOLDER/: a file for each image, 000000.png and so on. NAME.npz: arr_0,
+    uint8 [N, H, W, C], or float32 [N, D] of vectors."""
     overwrite: bool = False
-    """Replace --out where it exists."""
+    """Replace --out where it exists; in a folder, the images that were sampled before."""
     set: Settings = field(default=())
     """A field of the model's Config, of those that matter to sampling."""
     fast: bool = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,14 +11,16 @@ import numpy as np
 from gengen.cli import given as posterior
 from gengen.cli import latent
 from gengen.cli.options import GivenOptions
+from gengen.cli.output import ARRAYS, FOLDER, PICTURE, Output, output
 from gengen.compile import use_compilation_cache
-from gengen.data import open_data, to_uint8
+from gengen.contract import rows_of
+from gengen.data import open_data
 from gengen.errors import InputError
 from gengen.runs import conditions, pictures, sampling, trained
 from gengen.runs.config import configure
 from gengen.training.signals import interruptible
 from gengen.types import data_of
-from gengen.viz.grid import picture, save_png
+from gengen.viz.grid import save_png
 
 if TYPE_CHECKING:
     from gengen.cli import Sample
@@ -36,15 +37,18 @@ def sample(args: Sample) -> None:
         raise InputError("--operator, --method and their like are of --given: give an image")
     if args.classes and (asked or given):
         raise InputError(f"--classes and --{asked or 'given'}: classes are asked of samples alone")
-    _check(args, (".png",) if asked or given else (".png", ".npz"))
+    if args.num is not None and args.num < 1:
+        raise InputError(f"--num {args.num}: at least 1 sample is drawn")
+    kinds = (PICTURE,) if asked or given else (PICTURE, ARRAYS, FOLDER)
+    out = output(args.out, args.overwrite, kinds)
     run = trained.load(args.run, args.model, say=sampling.to_stderr)
     cfg = configure(run.cfg, args.set)
     run = run._replace(cfg=sampling.fast(run.module, cfg) if args.fast else cfg)
     use_compilation_cache()
     if given:
         picture_of_draws, caption = interruptible(lambda: posterior.draw(args, run))
-        save_png(args.out, picture_of_draws, scale=3)
-        print(f"{caption}: {args.out}", file=sys.stderr)
+        save_png(out.path, picture_of_draws, scale=3)
+        print(f"{caption}: {out.path}", file=sys.stderr)
         return
     needs_data = conditions.kind(run.module, run.cfg) == "image"
     if not asked and not hasattr(run.module, "sample"):
@@ -52,23 +56,24 @@ def sample(args: Sample) -> None:
             raise InputError(f"{run.name} does not sample")
         if args.classes:
             raise InputError(f"--classes: {run.name} does not sample")
-        _check(args, (".png",))
+        output(args.out, args.overwrite, (PICTURE,))
         sampling.to_stderr(f"{run.name} does not sample: these are reconstructions")
         asked = "reconstruct"
     if asked:
         drawn = interruptible(lambda: latent.draw(asked, args, run))
-        save_png(args.out, drawn.array, drawn.scale)
-        print(f"{drawn.caption}: {args.out}", file=sys.stderr)
+        save_png(out.path, drawn.array, drawn.scale)
+        print(f"{drawn.caption}: {out.path}", file=sys.stderr)
     elif args.data is not None and not needs_data:
         flags = ", ".join(f"--{name}" for name in latent.PICTURES)
         raise InputError(f"--data is whose codes are drawn: say how, with one of {flags}")
     elif needs_data:
-        _conditioned(args, run)
+        _conditioned(args, run, out)
     else:
-        _samples(args, run)
+        _samples(args, run, out)
 
 
-def _samples(args: Sample, run: trained.Run) -> None:
+def _samples(args: Sample, run: trained.Run, out: Output) -> None:
+    out.check_images(run.cfg.shape)
     num = args.num or NUM
     labels = _labels(args, run, num)
     x = interruptible(
@@ -76,51 +81,41 @@ def _samples(args: Sample, run: trained.Run) -> None:
             run.module, run.cfg, run.variables, num, args.seed, labels, run.net, sampling.to_stderr
         )
     )
-    if args.out.suffix == ".png":
-        save_png(args.out, picture(x), scale=2 if x.ndim == 4 else 1)
-    else:
-        _save_npz(args, x)
-    print(f"{num} samples: {args.out}", file=sys.stderr)
+    out.save(x)
+    print(f"{num} samples: {out.path}", file=sys.stderr)
 
 
-def _conditioned(args: Sample, run: trained.Run) -> None:
+def _conditioned(args: Sample, run: trained.Run, out: Output) -> None:
     """Write samples of a model that is conditioned on an image, for examples of `--data`."""
     options = args.options
     if args.data is None:
         data = conditions.held_out(run.settings, options)
     else:
         data = open_data(args.data, options)
-    per_row = pictures.SAMPLES if args.out.suffix == ".png" else 1
+    per_row = pictures.SAMPLES if out.kind == PICTURE else 1
     num = args.num or NUM
     rows = min(-(-num // per_row), len(data))
     batch = conditions.some(data, rows, args.seed)
     if args.classes:
         batch = {**batch, "label": _labels(args, run, rows)}
     condition = run.module.condition_of(run.cfg, batch)
-    repeated = conditions.repeated(condition, per_row)
+    total = rows * per_row if out.kind == PICTURE else num
+    repeated = rows_of(condition, np.arange(total) // per_row % rows)
     x = interruptible(
         lambda: sampling.draw(
-            run.module, run.cfg, run.variables, rows * per_row, args.seed, repeated, run.net,
+            run.module, run.cfg, run.variables, total, args.seed, repeated, run.net,
             sampling.to_stderr,
         )
     )  # fmt: skip
-    if args.out.suffix == ".png":
-        image = pictures.rows_of_three(condition, x, np.asarray(data_of(batch)))
-        save_png(args.out, image, scale=2)
-    else:
-        _save_npz(args, x)
+    drawn, shown = None, ""
+    if out.kind == PICTURE:
+        drawn = pictures.rows_of_three(condition, x, np.asarray(data_of(batch)))
+        shown = " (condition, samples, truth)"
+    out.save(x, drawn)
     print(
-        f"{len(x)} samples, conditioned on {rows} examples of {data.name} "
-        f"(condition, samples, truth): {args.out}",
+        f"{len(x)} samples, conditioned on {rows} examples of {data.name}{shown}: {out.path}",
         file=sys.stderr,
     )
-
-
-def _save_npz(args: Sample, x: np.ndarray) -> None:
-    part = args.out.with_suffix(".part")
-    with open(part, "wb") as file:
-        np.savez(file, arr_0=to_uint8(x) if x.ndim == 4 else x)
-    os.replace(part, args.out)
 
 
 def _labels(args: Sample, run: trained.Run, num: int) -> jax.Array | None:
@@ -129,14 +124,3 @@ def _labels(args: Sample, run: trained.Run, num: int) -> jax.Array | None:
         return None
     names = run.settings.get("classes")
     return conditions.chosen(run.module, run.cfg, args.classes, num, names)
-
-
-def _check(args: Sample, suffixes: tuple[str, ...]) -> None:
-    if args.num is not None and args.num < 1:
-        raise InputError(f"--num {args.num}: at least 1 sample is drawn")
-    if args.out.suffix not in suffixes:
-        raise InputError(f"--out {args.out}: the name must end in {' or '.join(suffixes)}")
-    if args.out.exists() and not args.overwrite:
-        raise InputError(f"--out {args.out} exists: choose another, or pass --overwrite")
-    if not args.out.absolute().parent.is_dir():
-        raise InputError(f"--out {args.out}: {args.out.absolute().parent} is no directory")

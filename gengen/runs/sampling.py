@@ -56,7 +56,8 @@ def draw(
         condition: what they are conditioned on, `num` rows; None if nothing, or if the model is to
             choose its labels.
         net: a network to use instead of the Config's.
-        say: told in advance how long slow sampling takes; None: nothing is said or shown.
+        say: told what is sampled and, where that takes many network evaluations, how long it will
+            take; None: nothing is said or shown.
 
     Returns:
         float32 [num, *shape], images in [-1, 1].
@@ -118,22 +119,22 @@ def in_chunks(
 def _announce(
     module: ModuleType, cfg: Any, num: int, chunk: int, part: Callable, say: Callable[[str], None]
 ) -> float | None:
-    """Say how many network evaluations sampling takes, and how long where it takes many.
+    """Say what is sampled, with how many network evaluations and, where they are many, how long.
 
     Returns:
         Seconds that a chunk will take, where it was timed.
     """
     steps = evaluations(module, cfg)
+    what = f"sampling {num} {'images' if len(getattr(cfg, 'shape', ())) == 3 else 'samples'}"
     if steps <= FEW:
+        say(f"{what} ...")
         return None
     few = evaluations(module, fast(module, cfg))
+    what += f" with {steps} network evaluations each"
     if steps < MANY:
-        say(
-            f"sampling {num} with {steps} network evaluations each; "
-            f"--fast takes {few}, about {few / steps:.0%} of the time"
-        )
+        say(f"{what}; --fast takes {few}, about {few / steps:.0%} of the time ...")
         return None
-    say(f"sampling {num} with {steps} network evaluations each; measuring the time of {few}")
+    say(f"{what}; measuring the time of {few} ...")
     quick = fast(module, cfg)
     part(0, quick)  # compiles
     since = time.monotonic()
@@ -154,7 +155,10 @@ def clock(bar: tqdm, seconds: float | None, chunk: int, num: int) -> Iterator[No
 
     def tick() -> None:
         while not over.wait(0.5):
-            expected = int((time.monotonic() - since) / seconds * chunk)
+            passed = (time.monotonic() - since) / seconds
+            whole = int(passed) * chunk
+            # The last chunk has fewer samples that count, and takes as long.
+            expected = whole + int((passed % 1) * min(chunk, max(0, num - whole)))
             # Never up to the end of the chunk that is being sampled: that is the caller's to say.
             bound = min(bar.n - bar.n % chunk + chunk, num) - 1
             if bar.n < min(expected, bound):
