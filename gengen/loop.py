@@ -29,6 +29,7 @@ from gengen.training.record import Diverged as Diverged
 from gengen.training.record import Profiler, Record
 from gengen.training.report import write_report
 from gengen.training.signals import Interrupted, stop_signals
+from gengen.training.tracking import OnMetrics, Tracker, Trackers
 from gengen.training.validation import NO_VALIDATION, Best, Validation
 from gengen.types import Batch, InputError, Key, Method, PyTree, TrainState
 from gengen.viz.curves import duration
@@ -52,6 +53,7 @@ class _Run(NamedTuple):
     preview: Preview | None
     validation: Validation
     claim: run_dir.Claim
+    trackers: Trackers
 
 
 class _Part(NamedTuple):
@@ -86,6 +88,8 @@ def run(
     preview_every: int | None = None,
     validation: Validation = NO_VALIDATION,
     engine: Engine = Engine(),  # noqa: B008  frozen
+    tracker: str | Tracker | Sequence[str | Tracker] | None = None,
+    on_metrics: OnMetrics | None = None,
 ) -> Any:
     """Train `model` on `data` for `steps` steps, in the run directory `out`.
 
@@ -109,6 +113,11 @@ def run(
         preview_every: steps between pictures; if None, as before, or 8 in all.
         validation: scores the state on other data, keeps the best, may end the training early.
         engine: how the steps are run.
+        tracker: where metrics and pictures go besides `out`: "tensorboard", "wandb", "mlflow", an
+            object with the methods of `Tracker`, or several.
+        on_metrics: (step, mean metrics since the last line) -> None, called with each line of
+            `metrics.jsonl`, in every process. If it raises, a checkpoint is saved, the run ends,
+            and the exception is passed on; the run can be resumed.
 
     Returns:
         The last `TrainState`, one copy of it, or with `validation` the best one; of stages, a dict
@@ -136,14 +145,27 @@ def run(
     plan = shares(steps, [stage.share for stage in stages])
     inner = min(engine.inner or default_inner(), *plan)
     check_batch(engine, batch_size)
-    with run_dir.locked(out, resume) as claim:
+    named = [tracker] if isinstance(tracker, str | Tracker) else list(tracker or ())
+    trackers = Trackers(["tensorboard"] * engine.tensorboard + named, out, on_metrics)
+    with run_dir.locked(out, resume) as claim, trackers:
         old = run_dir.read(out) if resume else {}
         every = intervals(asked, steps, inner, old.get("every", {}))
         numbers = {"seed": seed, "steps": steps, "batch_size": batch_size, "every": every}
         kept = {name: getattr(engine, name) for name in ("accumulate", "dtype", "on_nan")}
         _open(out, old, run_dir.settings(settings or {}, data, engine=kept, **numbers))
         this = _Run(
-            out, data, seed, batch_size, steps, every, inner, engine, preview, validation, claim
+            out,
+            data,
+            seed,
+            batch_size,
+            steps,
+            every,
+            inner,
+            engine,
+            preview,
+            validation,
+            claim,
+            trackers,
         )
         before: dict[str, TrainState] = {}
         with _reported(out):
@@ -235,7 +257,8 @@ def _train(
     state, resident = put(state), tuple(map(put, source.resident))
     profiler = Profiler(run.out / "profile", step + 3 * inner, run.engine.profile)
     place = (run.out, part.offset + step, run.total, run.batch_size)
-    record = Record(*place, run.engine.tensorboard, method.warn)
+    run.trackers.open(part.offset + step, run_dir.read(run.out))
+    record = Record(*place, run.trackers, method.warn)
     folder = run.out / "checkpoints" / part.name
     with record, best, Checkpoints(folder) as checkpoints, stop_signals() as stop:
         todo = actions(run.every, record, best, checkpoints, _drawer(run, part), run.out, stop)
@@ -252,6 +275,8 @@ def _train(
             stopping = distributed.asked_to_stop(step, stop)  # asked once: it may come at any line
             now = Now(step, part.offset + step, k, state, get, step == part.length, stopping)
             perform(todo, now)
+            if record.error:
+                raise record.error
             if now.is_stopping and not best.is_over and now.shown < run.total:
                 raise Interrupted(
                     f"stopped at step {now.shown} of {run.total}; checkpoint saved in {run.out}"

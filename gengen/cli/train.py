@@ -61,8 +61,10 @@ class Train:
     """At a NaN or infinite loss stop, or leave the step out."""
     workers: int = 0
     """Processes that read streamed data ahead; 0: threads do."""
+    tracker: Literal["tensorboard", "wandb", "mlflow"] | None = None
+    """Send metrics and pictures there too; each needs the extra of gengen of its name."""
     tensorboard: bool = False
-    """Write TensorBoard event files beside metrics.jsonl."""
+    """The same as --tracker tensorboard: event files in OUT/tensorboard."""
     profile: int = 0
     """Trace that many steps for a profiler, once compiled, into OUT/profile."""
     distributed: bool = False
@@ -137,6 +139,7 @@ def train(args: Train) -> None:
                 "tensorboard": args.tensorboard,
                 "profile": args.profile,
             },
+            tracker=args.tracker,
         )
     except loop.Interrupted as stop:
         out = args.out or default_out(discover.module(args.model), args.data)

@@ -22,6 +22,7 @@ from gengen.runs.trained import Run
 from gengen.stages import Stage
 from gengen.training import distributed, run_dir
 from gengen.training.closed_form import fit_run
+from gengen.training.tracking import OnMetrics, Tracker
 from gengen.training.validation import NO_VALIDATION
 from gengen.types import Batch, Method, PyTree
 
@@ -51,6 +52,8 @@ def train(
     save_every: int | None = None,
     preview_every: int | None = None,
     engine: loop.Engine | Mapping[str, Any] | None = None,
+    tracker: str | Tracker | Sequence[str | Tracker] | None = None,
+    on_metrics: OnMetrics | None = None,
 ) -> Run:
     """Train a model, and return it as `gengen.load` does.
 
@@ -84,6 +87,9 @@ def train(
         save_every: steps between checkpoints.
         preview_every: steps between pictures.
         engine: a `loop.Engine`, or some of its fields, those that are None being as before.
+        tracker: "tensorboard", "wandb", "mlflow", a `gengen.training.tracking.Tracker`, or several.
+        on_metrics: (step, mean metrics) -> None, called at each logged step. What it raises ends
+            the run, once a checkpoint is saved, and is passed on.
 
     Returns:
         The trained model: the last state, or with `hold_out` the best.
@@ -149,6 +155,8 @@ def train(
         preview_every=preview_every,
         validation=validation,
         engine=_engine(engine, past.get("engine", {})),
+        tracker=tracker,
+        on_metrics=on_metrics,
     )
     return Run(module, cfg, _variables(state), run_dir.read(out), out, net)
 

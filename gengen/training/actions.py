@@ -112,6 +112,7 @@ class Log:
         """
         try:
             self.record.write(now.shown, now.is_last)
+            now.is_stopping = now.is_stopping or self.record.error is not None
         except Diverged as end:
             good = newest_valid(self.checkpoints)
             kept = f"the last good checkpoint is {good}" if good else "there is none before"
@@ -193,7 +194,7 @@ class Picture:
                 return
             now.is_stopping = self._stop is not None and self._stop.is_set()
             seconds = time.monotonic() - since
-            self._record.picture(image, now.step)
+            self._record.picture(image, now.shown)
             if image is not None and self._record.progress.takes_lines:
                 say(f"picture of step {now.shown:,} drawn in {seconds:.1f} s")
         self._record.preview_seconds += seconds

@@ -1,4 +1,4 @@
-"""Recording a training: metrics kept on the device until a line is due, TensorBoard, profiles."""
+"""Recording a training: metrics kept on the device until a line is due, profiles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import numpy as np
 
 from gengen.training import run_dir
 from gengen.training.progress import Progress, say
-from gengen.types import InputError, Metrics
+from gengen.training.tracking import Trackers
+from gengen.types import Metrics
 
 Warn = Callable[[Mapping[str, float]], Sequence[str]]
 
@@ -30,11 +31,11 @@ class Record:
     """
 
     def __init__(
-        self, out: Path, step: int, steps: int, batch_size: int, tensorboard: bool, warn: Warn
+        self, out: Path, step: int, steps: int, batch_size: int, trackers: Trackers, warn: Warn
     ):
         main = jax.process_index() == 0
         self._log = run_dir.MetricsLog(out / "metrics.jsonl", step) if main else None
-        self._board = _event_writer(out / "tensorboard", step) if main and tensorboard else None
+        self._trackers = trackers
         self.progress = Progress(step, steps)
         self._batch_size, self._warn, self._warned = batch_size, warn, 0
         self._pending: list[tuple[int, Metrics]] = []
@@ -49,9 +50,8 @@ class Record:
 
     def __exit__(self, *exc: object) -> None:
         self.progress.close()
-        for each in (self._log, self._board):
-            if each:
-                each.close()
+        if self._log:
+            self._log.close()
 
     def add(self, k: int, metrics: Metrics) -> None:
         """Note `k` steps' mean metrics, without waiting for them."""
@@ -107,9 +107,8 @@ class Record:
             if self.preview_seconds:
                 row["preview_seconds"] = round(self.preview_seconds, 3)
             self._log.write(row | own | mean)
-        if self._board:
-            for name, value in (own | mean).items():
-                self._board.add_scalar(name, value, step)
+        with self.paused():
+            self._trackers.log(step, own | mean)
         self.progress.show(mean, rate, self.trained, is_last)
         if mean.get("skipped") != 1:  # else there is nothing to judge
             self._say_once_more(step, self._warn(mean))
@@ -125,9 +124,14 @@ class Record:
         self._warned = len(warnings)
 
     def picture(self, image: np.ndarray | None, step: int) -> None:
-        """Show samples, uint8 [H, W, C], in TensorBoard too."""
-        if self._board and image is not None:
-            self._board.add_image("samples", image, step, dataformats="HWC")
+        """Show samples, uint8 [H, W, C], in the trackers too."""
+        if image is not None:
+            self._trackers.image(step, image)
+
+    @property
+    def error(self) -> Exception | None:
+        """What the caller's own function of metrics raised."""
+        return self._trackers.error
 
 
 def _mean(metrics: Sequence[Mapping[str, Any]], taken: np.ndarray) -> dict[str, float]:
@@ -145,17 +149,6 @@ def _mean(metrics: Sequence[Mapping[str, Any]], taken: np.ndarray) -> dict[str, 
         values = np.array([m[name] for m in metrics])
         mean[name] = float(np.average(values[used], weights=weights[used]))
     return mean
-
-
-def _event_writer(folder: Path, step: int) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise InputError(
-            "TensorBoard event files need tensorboardX: pip install 'gengen[tensorboard]'"
-        ) from None
-    # What a broken-off run wrote after `step` is hidden: it is written anew.
-    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
 
 class Profiler:

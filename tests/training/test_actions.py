@@ -10,6 +10,7 @@ from gengen.stages import Stage
 from gengen.training import run_dir
 from gengen.training.actions import Now, Picture
 from gengen.training.record import Record
+from gengen.training.tracking import Trackers
 from tests.test_loop import regression, train
 
 
@@ -27,7 +28,7 @@ def test_pictures_take_a_tenth_of_the_time_at_most(tmp_path, capsys, monkeypatch
         steps.append(step)
 
     state = regression().init(jax.random.key(0), {"x": np.zeros((2, 2))})
-    with Record(tmp_path, 0, 100, 8, False, lambda metrics: ()) as record:
+    with Record(tmp_path, 0, 100, 8, Trackers([], tmp_path), lambda metrics: ()) as record:
         action = Picture(2, record, draw)
         for step in range(1, 101):
             clock[0] += 1.0
