@@ -208,8 +208,11 @@ def default_inner() -> int:
 def use_compilation_cache() -> None:
     """Keep compiled programs in the user's cache folder, so that a second start is quick.
 
-    A folder that cannot be written is no error: compiling is only slower.
+    A folder chosen by JAX_COMPILATION_CACHE_DIR is used instead. A folder that cannot be written is
+    no error: compiling is only slower.
     """
+    if jax.config.jax_compilation_cache_dir:
+        return
     root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = Path(root) / "gengen" / "xla"
     try:

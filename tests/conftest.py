@@ -3,6 +3,8 @@
 import atexit
 import gc
 import os
+import shutil
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,11 +22,15 @@ from jaxtyping import install_import_hook
 
 import tests.typecheck  # noqa: F401  the hook finds it by name
 
-# `gengen` in this process would keep programs in the folder of the user, and find them there.
-jax.config.update("jax_enable_compilation_cache", False)
-
+# Programs compiled by one test are found by others, of all workers; never in the user's folder.
 if "PYTEST_XDIST_WORKER" in os.environ:  # else it frees program by program, for many seconds
     atexit.register(os._exit, 0)
+else:
+    os.environ["GENGEN_TESTS_PROGRAMS"] = tempfile.mkdtemp(prefix="gengen-programs-")
+    atexit.register(shutil.rmtree, os.environ["GENGEN_TESTS_PROGRAMS"], ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", os.environ["GENGEN_TESTS_PROGRAMS"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 # Stays installed: every public annotation of gengen is checked while tests run.
 install_import_hook("gengen", "tests.typecheck.check")
