@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gengen.compile import CompiledStep, compile_step, default_inner
-from gengen.data import AnyData, Dataset, normalise, to_batch
+from gengen.compile import default_inner
+from gengen.data import AnyData, Dataset
 from gengen.stages import Stage, check_stages
 from gengen.training import distributed, run_dir
 from gengen.training.actions import Now, actions, perform
 from gengen.training.checkpoint import Checkpoints, restore
 from gengen.training.engine import Engine as Engine
-from gengen.training.feed import Feed, feed
+from gengen.training.feed import Feed, compiled_step, feed, first_batch
 from gengen.training.plan import check_batch, check_positive, intervals, shares
 from gengen.training.progress import say, say_start
 from gengen.training.record import Diverged as Diverged
@@ -31,7 +31,7 @@ from gengen.training.report import write_report
 from gengen.training.signals import Interrupted, stop_signals
 from gengen.training.tracking import OnMetrics, Tracker, Trackers
 from gengen.training.validation import NO_VALIDATION, Best, Validation
-from gengen.types import Batch, InputError, Key, Method, PyTree, TrainState
+from gengen.types import InputError, Key, Method, PyTree, TrainState
 from gengen.viz.curves import duration
 from gengen.viz.grid import save_samples
 
@@ -196,7 +196,7 @@ def _run_stage(run: _Run, part: _Part) -> TrainState:
     init_key, train_key, _ = jax.random.split(jax.random.fold_in(key, number) if number else key, 3)
     data = stage.data(part.before, run.data)
     method, folder = run.engine.around(stage.method), run.out / "checkpoints" / stage.name
-    some = _first_batch(data, run.batch_size, run.seed)
+    some = first_batch(data, run.batch_size, run.seed)
     like = jax.eval_shape(method.init, init_key, some)
     _note_parameters(run.out, stage.name, like)
     state = restore(folder, like, say)
@@ -225,16 +225,6 @@ def _run_stage(run: _Run, part: _Part) -> TrainState:
     return best.state(end, say)
 
 
-def _compiled(method: Method, source: Feed, run: _Run) -> dict[int, CompiledStep]:
-    """Return the compiled step, by how many steps one dispatch runs."""
-
-    def train_step(key: Key, state: TrainState, read: PyTree, *resident: PyTree):
-        return method.train_step(key, state, source.batch(read, *resident))
-
-    engine = run.engine
-    return {k: compile_step(train_step, engine.mode, k, engine.num_devices) for k in {1, run.inner}}
-
-
 def _train(
     run: _Run,
     part: _Part,
@@ -252,7 +242,7 @@ def _train(
         One copy of the last state.
     """
     step, inner = int(state.step), run.inner
-    compiled = _compiled(method, source, run)
+    compiled = {k: compiled_step(method, source, run.engine, k) for k in {1, inner}}
     put, get = compiled[1].put, compiled[1].get
     state, resident = put(state), tuple(map(put, source.resident))
     profiler = Profiler(run.out / "profile", step + 3 * inner, run.engine.profile)
@@ -323,12 +313,6 @@ def _open(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
             numbers = {"steps": max(old["steps"], new["steps"])}
             run_dir.write_json(out / "config.json", old | numbers)
     distributed.wait_for_all("open")
-
-
-def _first_batch(data: AnyData, batch_size: int, seed: int) -> Batch:
-    """The whole first batch: `init` reads shapes from it, and some models their first scales."""
-    rows = data.rows(batch_size, seed, 0)
-    return to_batch(data.arrays, rows) if isinstance(data, Dataset) else normalise(data.read(rows))
 
 
 def _note_parameters(out: Path, stage: str, like: TrainState) -> None:

@@ -36,6 +36,8 @@ class Train:
     """Run directory, new."""
     resume: bool = False
     """Go on with the run in --out: what is not given is as it was."""
+    dry_run: bool = False
+    """Print the Config, parameters, memory and time that the run would take; write nothing."""
     init: Path | None = None
     """A run directory or exported file whose weights are the first ones (EMA, if there is one), and
     whose Config is the default; not needed again with --resume."""
@@ -100,6 +102,7 @@ class Train:
 def train(args: Train) -> None:
     """Train the model that `args` names, and print where the report lies."""
     from gengen import loop
+    from gengen.cli.estimate import estimated
     from gengen.runs.train import default_out
     from gengen.runs.train import train as run
     from gengen.training import distributed, run_dir
@@ -140,12 +143,16 @@ def train(args: Train) -> None:
                 "profile": args.profile,
             },
             tracker=args.tracker,
+            dry_run=args.dry_run,
         )
     except loop.Interrupted as stop:
         out = args.out or default_out(discover.module(args.model), args.data)
         steps = run_dir.read(out)["steps"]
         again = f"gengen train {args.model} --steps {steps} --out {out} --resume"
         raise loop.Interrupted(f"{stop}; to continue: {again}") from None
-    if distributed.is_main():
+    if args.dry_run:
+        if distributed.is_main():
+            print(estimated(trained))
+    elif distributed.is_main():
         assert trained.path is not None
         print(f"report: {trained.path / 'report.html'}", file=sys.stderr)

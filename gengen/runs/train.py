@@ -23,6 +23,7 @@ from gengen.stages import Stage
 from gengen.training import distributed, run_dir
 from gengen.training.closed_form import fit_run
 from gengen.training.tracking import OnMetrics, Tracker
+from gengen.training.trial import trial
 from gengen.training.validation import NO_VALIDATION
 from gengen.types import Batch, Method, PyTree
 
@@ -54,6 +55,7 @@ def train(
     engine: loop.Engine | Mapping[str, Any] | None = None,
     tracker: str | Tracker | Sequence[str | Tracker] | None = None,
     on_metrics: OnMetrics | None = None,
+    dry_run: bool = False,
 ) -> Run:
     """Train a model, and return it as `gengen.load` does.
 
@@ -90,9 +92,11 @@ def train(
         tracker: "tensorboard", "wandb", "mlflow", a `gengen.training.tracking.Tracker`, or several.
         on_metrics: (step, mean metrics) -> None, called at each logged step. What it raises ends
             the run, once a checkpoint is saved, and is passed on.
+        dry_run: compile and time a few steps, and write nothing.
 
     Returns:
-        The trained model: the last state, or with `hold_out` the best.
+        The trained model: the last state, or with `hold_out` the best. Of a dry run the untrained
+        model, with `settings["estimates"]`: see `gengen.training.trial.Estimate`.
 
     Raises:
         InputError: for settings that cannot work; nothing is written then.
@@ -108,57 +112,80 @@ def train(
     if isinstance(model, module.Config):
         config = model if config is None else config
     out = Path(out) if out is not None else default_out(module, data)
+    if dry_run and resume:
+        raise InputError("a dry run is of a new run: leave --resume out")
     old = _before(module, out) if resume else {}
     start = warm_start.read(init, module, net) if init is not None and not resume else None
     asked = Asked(
         data, data_options, config, config_file, preset, steps, epochs, hold_out, seed, start
     )
     cfg, spec, options, total, seed, past = resolve(module, asked, old)
-    use_compilation_cache()
     how = validating.settings(
         cfg, past.get("validation", {}), hold_out, total, validate_every, patience, validate_num
     )
     about = _settings(module, cfg, options, how, net, old)
     about |= {"init": str(init)} if start else {}
-    opened = spec
+    opened, validation = spec, NO_VALIDATION
     if how:
-        opened, validation = validating.split_off(opened, module, cfg, net, **how)
-    else:
-        validation = NO_VALIDATION
-    preview = None
-    if method is None or (isinstance(method, Method) and hasattr(module, "method")):
-        examples = cache(lambda: _examples(spec, options))  # read once, if a picture shows any
-        preview = pictures.preview(module, cfg, examples, net)
+        opened, validation = validating.split_off(spec, module, cfg, net, **how)
+    preview = _preview(module, cfg, spec, options, method, net)
     if hasattr(module, "fit") and method is None:
-        if resume:
-            raise InputError(f"{discover.name_of(module)} is fitted at once: nothing to resume")
-        if how:
-            raise InputError(f"--hold-out: {discover.name_of(module)} is fitted at once; score "
-                             "held-out data with gengen evaluate")  # fmt: skip
-        variables = fit_run(
-            module, cfg, opened, out=out, settings=about, seed=seed, preview=preview
-        )
-        return Run(module, cfg, variables, run_dir.read(out), out, net)
+        _check_fit(module, resume=resume, dry_run=dry_run, hold_out=bool(how))
+        use_compilation_cache()
+        fitted = fit_run(module, cfg, opened, out=out, settings=about, seed=seed, preview=preview)
+        return Run(module, cfg, fitted, run_dir.read(out), out, net)
+    words: dict[str, Any] = {
+        "steps": total,
+        "batch_size": cfg.batch_size,
+        "seed": seed,
+        "start": warm_start.begin_with(start) if start else None,
+        "engine": _engine(engine, past.get("engine", {})),
+    }
+    trained = _method(module, cfg, tx, net) if method is None else method
+    if dry_run:
+        estimates, variables = trial(trained, opened, **words)
+        about = run_dir.settings(about, opened, seed=seed, steps=total)
+        return Run(module, cfg, variables, about | {"estimates": estimates}, None, net)
+    use_compilation_cache()
     state = loop.run(
-        _method(module, cfg, tx, net) if method is None else method,
+        trained,
         opened,
         out=out,
-        steps=total,
-        batch_size=cfg.batch_size,
-        seed=seed,
         settings=about,
         resume=resume,
-        start=warm_start.begin_with(start) if start else None,
         preview=preview,
         log_every=log_every,
         save_every=save_every,
         preview_every=preview_every,
         validation=validation,
-        engine=_engine(engine, past.get("engine", {})),
         tracker=tracker,
         on_metrics=on_metrics,
+        **words,
     )
     return Run(module, cfg, _variables(state), run_dir.read(out), out, net)
+
+
+def _preview(
+    module: ModuleType, cfg: Any, data: AnyData, options: DataOptions, method: Any, net: Any
+) -> loop.Preview | None:
+    """Return what draws pictures of samples; None for a method whose samples are not known."""
+    if method is not None and not (isinstance(method, Method) and hasattr(module, "method")):
+        return None
+    examples = cache(lambda: _examples(data, options))  # read once, if a picture shows any
+    return pictures.preview(module, cfg, examples, net)
+
+
+def _check_fit(module: ModuleType, **asked: bool) -> None:
+    """Check that a model that is fitted at once is not asked for what takes steps."""
+    name = discover.name_of(module)
+    why = {
+        "resume": "nothing to resume",
+        "dry_run": "there are no train steps to time",
+        "hold_out": "score held-out data with gengen evaluate instead of --hold-out",
+    }
+    for each, reason in why.items():
+        if asked[each]:
+            raise InputError(f"{name} is fitted at once: {reason}")
 
 
 def default_out(module: ModuleType, data: Any) -> Path:

@@ -12,8 +12,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from gengen.compile import CompiledStep, compile_step
 from gengen.data import AnyData, Dataset, normalise, stream_batches, to_batch
-from gengen.types import Batch, PyTree
+from gengen.training.engine import Engine
+from gengen.types import Batch, Key, Method, PyTree, TrainState
 
 
 class Feed(NamedTuple):
@@ -68,6 +70,21 @@ def feed(
         close = getattr(batches, "close", None)
         if close:
             close()
+
+
+def compiled_step(method: Method, source: Feed, engine: Engine, k: int) -> CompiledStep:
+    """Return the compiled train step of `k` steps a dispatch: of what was read, then residents."""
+
+    def train_step(key: Key, state: TrainState, read: PyTree, *resident: PyTree):
+        return method.train_step(key, state, source.batch(read, *resident))
+
+    return compile_step(train_step, engine.mode, k, engine.num_devices)
+
+
+def first_batch(data: AnyData, batch_size: int, seed: int) -> Batch:
+    """The whole first batch: `init` reads shapes from it, and some models their first scales."""
+    rows = data.rows(batch_size, seed, 0)
+    return to_batch(data.arrays, rows) if isinstance(data, Dataset) else normalise(data.read(rows))
 
 
 def _stacked(batches: list[PyTree]) -> PyTree:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import chex
+import jax
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from gengen.runs import validating
 from gengen.training.run_dir import read_metrics
 
 SMALL_VAE = ["--set", "hidden=8", "--set", "latent_shape=2", "--set", "channels="]
+SMALL = {"hidden": (8,), "latent_shape": (2,), "channels": ()}
 VAE = ["train", "vae", "--data", "digits", *SMALL_VAE]
 
 
@@ -183,3 +185,39 @@ def test_a_warm_start_that_does_not_fit_is_one_line(words, message, digits_vae, 
     assert main(["train", *words, *data, "--init", str(digits_vae), "--out", "run"]) == 2
     error = capsys.readouterr().err.strip()
     assert message in error and "\n" not in error and not Path("run").exists()
+
+
+# --- dry runs ------------------------------------------------------------------------------------
+
+
+def test_dry_run_prints_what_a_run_takes_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert main([*VAE, "--steps", "7", "--set", "beta=0.25", "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert "vae on digits:train: 1,437 examples of 8×8×1" in text and "beta = 0.25" in text
+    assert "7 steps: about" in text and "(XLA's estimate)" in text
+    assert not list(tmp_path.iterdir())
+
+    run = gengen.train("vae", "digits", config=SMALL, steps=7, dry_run=True)
+    (found,) = run.settings["estimates"]
+    sizes = [np.size(leaf) for leaf in jax.tree.leaves(run.variables["params"])]
+    assert found.parameters == sum(sizes) and found.parameter_bytes == 4 * sum(sizes)
+    # Adam's two moments and the EMA, its counter, and the step.
+    assert found.state_bytes == 3 * found.parameter_bytes + 8
+    assert found.data_bytes == 1437 * (64 + 4) and found.temporary_bytes > 0
+    assert found.step_seconds > 0 and found.steps == 7 and not list(tmp_path.iterdir())
+
+
+def test_dry_run_of_stages(capsys):
+    words = ["--data", "digits", "--steps", "9", "--set", "hidden=8,4", "--dry-run"]
+    assert main(["train", "stacked", *words]) == 0
+    text = capsys.readouterr().out
+    assert all(f"stage {name}" in text for name in ("layer1", "layer2", "finetune"))
+    assert "all stages  about" in text
+
+
+def test_dry_runs_that_cannot_be(capsys):
+    assert main([*VAE, "--dry-run", "--resume", "--out", "none"]) == 2
+    assert "leave --resume out" in capsys.readouterr().err
+    assert main(["train", "gmm", "--data", "moons", "--dry-run"]) == 2
+    assert "gmm is fitted at once" in capsys.readouterr().err
