@@ -154,20 +154,24 @@ def _sharded(step: Callable, batch_axis: int, devices: Devices) -> CompiledStep:
     return CompiledStep(run, put, lambda t: jax.tree.map(_first_copy, t), place, len(devices))
 
 
+class _Placed(NamedTuple):
+    """A batch that is split already: by its shape it could be taken for a whole one."""
+
+    parts: PyTree
+
+
 def _pmapped(step: Callable, batch_axis: int, devices: Devices) -> CompiledStep:
     """The program of one device's share, run by all of them; a state has a leading device axis."""
     here = [device for device in devices if device.process_index == jax.process_index()]
 
-    def place(batch: PyTree) -> PyTree:
+    def place(batch: PyTree) -> _Placed:
         def split(x: Any) -> Any:
             """[..., B, ...] -> [devices, ..., B / devices, ...]."""
-            if isinstance(x, jax.Array) and len(x.devices()) > 1:
-                return x  # placed already
             _check_shared(x.shape[batch_axis], len(here))
             parts = x.reshape(*x.shape[:batch_axis], len(here), -1, *x.shape[batch_axis + 1 :])
             return parts.swapaxes(0, batch_axis) if batch_axis else parts
 
-        return jax.tree.map(split, batch)
+        return batch if isinstance(batch, _Placed) else _Placed(jax.tree.map(split, batch))
 
     # All leaves by one program: one of each would take longer to compile than a small step.
     spread = jax.pmap(lambda tree: tree, axis_name=AXIS, devices=devices)
@@ -195,7 +199,7 @@ def _pmapped(step: Callable, batch_axis: int, devices: Devices) -> CompiledStep:
     def run(key: Key, state: TrainState, batch: PyTree, *shared: Any):
         if state.step.ndim == 0:
             state = put(state)
-        return compiled(len(shared))(key, state, place(batch), *shared)
+        return compiled(len(shared))(key, state, place(batch).parts, *shared)
 
     return CompiledStep(run, put, get, place, len(devices))
 

@@ -144,15 +144,14 @@ def run(
             raise InputError("validation is of models of one stage: this has several")
     plan = shares(steps, [stage.share for stage in stages])
     inner = min(engine.inner or default_inner(), *plan)
-    check_batch(engine, batch_size)
+    check_batch(engine, data, batch_size)
     named = [tracker] if isinstance(tracker, str | Tracker) else list(tracker or ())
     trackers = Trackers(["tensorboard"] * engine.tensorboard + named, out, on_metrics)
     with run_dir.locked(out, resume) as claim, trackers:
         old = run_dir.read(out) if resume else {}
         every = intervals(asked, steps, inner, old.get("every", {}))
         numbers = {"seed": seed, "steps": steps, "batch_size": batch_size, "every": every}
-        kept = {name: getattr(engine, name) for name in ("accumulate", "dtype", "on_nan")}
-        _open(out, old, run_dir.settings(settings or {}, data, engine=kept, **numbers))
+        _open(out, old, run_dir.settings(settings or {}, data, engine=engine.kept(), **numbers))
         this = _Run(
             out,
             data,

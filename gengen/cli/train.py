@@ -51,6 +51,8 @@ class Train:
     the paper."""
     paper: bool = False
     """The same as --preset paper."""
+    flip: bool = False
+    """Mirror training images left to right at random, pairs together; a resume keeps it."""
     devices: Annotated[int | None, default("one; with --distributed all")] = None
     """Split each batch over that many devices."""
     mode: Annotated[Literal["jit", "pmap"] | None, default("jit")] = None
@@ -132,6 +134,7 @@ def train(args: Train) -> None:
             log_every=args.log_every,
             save_every=args.save_every,
             preview_every=args.preview_every,
+            flip=args.flip or None,
             engine={
                 "accumulate": args.accumulate,
                 "dtype": args.dtype,

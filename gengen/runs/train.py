@@ -21,6 +21,7 @@ from gengen.runs.resolve import DATA, Asked, resolve
 from gengen.runs.trained import Run
 from gengen.stages import Stage
 from gengen.training import distributed, run_dir
+from gengen.training.augmentation import Augment
 from gengen.training.closed_form import fit_run
 from gengen.training.tracking import OnMetrics, Tracker
 from gengen.training.trial import trial
@@ -52,6 +53,8 @@ def train(
     log_every: int | None = None,
     save_every: int | None = None,
     preview_every: int | None = None,
+    flip: bool | None = None,
+    augment: Augment | None = None,
     engine: loop.Engine | Mapping[str, Any] | None = None,
     tracker: str | Tracker | Sequence[str | Tracker] | None = None,
     on_metrics: OnMetrics | None = None,
@@ -88,6 +91,10 @@ def train(
         log_every: steps between lines of metrics.jsonl.
         save_every: steps between checkpoints.
         preview_every: steps between pictures.
+        flip: mirror training images left to right at random; None: as before a resume, or False.
+        augment: a pure function (key, batch) -> batch that changes what a train step sees, inside
+            the compiled step: see `gengen.training.augmentation.augmented`. On resume pass it
+            again.
         engine: a `loop.Engine`, or some of its fields, those that are None being as before.
         tracker: "tensorboard", "wandb", "mlflow", a `gengen.training.tracking.Tracker`, or several.
         on_metrics: (step, mean metrics) -> None, called at each logged step. What it raises ends
@@ -130,7 +137,9 @@ def train(
         opened, validation = validating.split_off(spec, module, cfg, net, **how)
     preview = _preview(module, cfg, spec, options, method, net)
     if hasattr(module, "fit") and method is None:
-        _check_fit(module, resume=resume, dry_run=dry_run, hold_out=bool(how))
+        _check_fit(
+            module, resume=resume, dry_run=dry_run, hold_out=bool(how), flip=bool(flip or augment)
+        )
         use_compilation_cache()
         fitted = fit_run(module, cfg, opened, out=out, settings=about, seed=seed, preview=preview)
         return Run(module, cfg, fitted, run_dir.read(out), out, net)
@@ -139,7 +148,7 @@ def train(
         "batch_size": cfg.batch_size,
         "seed": seed,
         "start": warm_start.begin_with(start) if start else None,
-        "engine": _engine(engine, past.get("engine", {})),
+        "engine": _engine(engine, past.get("engine", {}), flip=flip, augment=augment),
     }
     trained = _method(module, cfg, tx, net) if method is None else method
     if dry_run:
@@ -181,6 +190,7 @@ def _check_fit(module: ModuleType, **asked: bool) -> None:
     why = {
         "resume": "nothing to resume",
         "dry_run": "there are no train steps to time",
+        "flip": "--flip and augment= are of train steps",
         "hold_out": "score held-out data with gengen evaluate instead of --hold-out",
     }
     for each, reason in why.items():
@@ -229,11 +239,16 @@ def _variables(state: Any) -> PyTree:
     return state.variables
 
 
-def _engine(given: Any, old: dict[str, Any]) -> loop.Engine:
-    """Return the engine: what is not given is as before a resume."""
+def _engine(given: Any, old: dict[str, Any], **more: Any) -> loop.Engine:
+    """Return the engine: what is not given, there or as `more`, is as before a resume."""
+    more = {name: value for name, value in more.items() if value is not None}
     if isinstance(given, loop.Engine):
-        return given
-    asked = {name: value for name, value in (given or {}).items() if value is not None}
+        return dataclasses.replace(given, **more)
+    asked = {name: value for name, value in (given or {}).items() if value is not None} | more
+    if "augment" in old and "augment" not in asked:
+        raise InputError(
+            f"the run is trained with augment={old['augment']}: pass that function to gengen.train"
+        )
     return loop.Engine(**{**old, **asked})
 
 

@@ -7,6 +7,8 @@ import math
 import numpy as np
 
 from gengen.compile import devices_for
+from gengen.data import AnyData
+from gengen.training.augmentation import check_flip
 from gengen.training.engine import Engine
 from gengen.types import InputError
 
@@ -43,12 +45,14 @@ def check_positive(**numbers: int | None) -> None:
             raise InputError(f"{name} = {number}, but it must be at least 1")
 
 
-def check_batch(engine: Engine, batch_size: int) -> None:
-    """Check that the devices can share a batch equally.
+def check_batch(engine: Engine, data: AnyData, batch_size: int) -> None:
+    """Check that the devices can share a batch equally, and that it can be mirrored if asked to.
 
     Raises:
-        InputError: if they cannot, or there are no such devices.
+        InputError: if not, or if there are no such devices.
     """
+    if engine.flip:
+        check_flip(data)
     num_devices = len(devices_for(engine.mode, engine.num_devices))
     if batch_size % (num_devices * engine.accumulate):
         parts = f", each taking {engine.accumulate} parts" if engine.accumulate > 1 else ""

@@ -78,7 +78,7 @@ def trial(
     is_method = isinstance(model, Method)
     stages = [Stage("", model, start=lambda _, s: first(s))] if is_method else list(model)
     plan = shares(steps, [stage.share for stage in stages])
-    check_batch(engine, batch_size)
+    check_batch(engine, data, batch_size)
     inner = min(engine.inner or default_inner(), *plan)
     before: dict[str, TrainState] = {}
     found = []
