@@ -1,5 +1,6 @@
 """The loop: its files, its resumes, and what it refuses; on a model of one dense layer."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 
 from gengen import loop
 from gengen.data import Dataset, Stream
+from gengen.data.npz import load_npy
 from gengen.loop import Engine
 from gengen.stages import Stage
 from gengen.steps import descent, method, with_ema
@@ -210,6 +212,26 @@ def test_another_data_set_is_refused_on_resume(tmp_path):
             regression(), other, out=tmp_path / "run", steps=5, batch_size=8, resume=True,
             settings=SETTINGS,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("streamed_first", [False, True])
+def test_a_run_goes_on_whether_its_data_are_in_memory_or_streamed(
+    tmp_path, monkeypatch, streamed_first
+):
+    np.save(tmp_path / "points.npy", DATA.arrays["x"])
+    kept, streamed = (load_npy(tmp_path / "points.npy", stream=s) for s in (False, True))
+    assert isinstance(kept, Dataset) and isinstance(streamed, Stream)
+    first, then = (streamed, kept) if streamed_first else (kept, streamed)
+    same: Any = {"batch_size": 8, "settings": SETTINGS}
+    whole = loop.run(regression(), first, out=tmp_path / "whole", steps=6, **same)
+    loop.run(regression(), first, out=tmp_path / "run", steps=3, **same)
+    end = loop.run(regression(), then, out=tmp_path / "run", steps=6, resume=True, **same)
+    assert_same(end, whole)
+    (tmp_path / "other").mkdir()
+    np.save(tmp_path / "other" / "points.npy", DATA.arrays["x"] + np.float32(1))
+    other = dataclasses.replace(load_npy(tmp_path / "other" / "points.npy"), name=kept.name)
+    with pytest.raises(ValueError, match="data.fingerprint"):
+        loop.run(regression(), other, out=tmp_path / "run", steps=9, resume=True, **same)
 
 
 def test_an_unwritable_place_is_refused(tmp_path):

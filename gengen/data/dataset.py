@@ -48,6 +48,8 @@ class Dataset:
             uint8 [M, H, W, C], perhaps with "other_label" int32 [M]. Kept as read-only views, so
             that the fingerprint stays true.
         classes: names of the labels 0, 1, ...; None where they have none.
+        source: fingerprint of the `Stream` that reads the same examples, where there is one: so a
+            run goes on whether they are kept in memory or streamed.
 
     Raises:
         InputError: on construction, if the arrays are anything else, empty, of differing lengths,
@@ -57,6 +59,7 @@ class Dataset:
     name: str
     arrays: dict[str, np.ndarray]
     classes: tuple[str, ...] | None = None
+    source: str | None = None
 
     def __post_init__(self) -> None:
         """Check the arrays and lock them."""

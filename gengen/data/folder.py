@@ -192,7 +192,7 @@ def as_data(stream: Stream, options: DataOptions, images: int = 1) -> Dataset | 
     chunks = np.array_split(np.arange(len(stream)), math.ceil(len(stream) / 64))
     read = _in_threads(stream.read, chunks, f"decoding {stream.name}")
     arrays = {key: np.concatenate([part[key] for part in read]) for key in read[0]}
-    return Dataset(stream.name, arrays, stream.classes)
+    return Dataset(stream.name, arrays, stream.classes, stream.fingerprint)
 
 
 def _in_threads(function: Callable[[Any], Any], items: Sequence[Any], what: str) -> list[Any]:

@@ -135,7 +135,7 @@ def load_npy(path: str | Path, stream: bool | None = None) -> Dataset | Stream:
         cause = " ".join(str(error).split())[:120]
         raise InputError(f"{path} is no whole .npy file ({cause}): save it with np.save") from error
     key, data = to_data(str(path), array)
-    return Dataset(str(path), {key: data})
+    return Dataset(str(path), {key: data}, source=_sha256(path))
 
 
 class NpyReader:
@@ -169,10 +169,13 @@ def _streamed(path: Path, header: _Header) -> Stream:
             "and float32 [N, D] are read while training: convert it, or make it smaller"
         )
     shape = header.shape[1:] if len(header.shape) != 3 else (*header.shape[1:], 1)
-    with open(path, "rb") as file:
-        fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
     reader = NpyReader(path.absolute(), "image" if is_image else "x")
-    return Stream(str(path), reader, header.shape[0], shape, fingerprint)
+    return Stream(str(path), reader, header.shape[0], shape, _sha256(path))
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:

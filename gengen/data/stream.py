@@ -48,6 +48,11 @@ class Stream:
         """N, the number of examples."""
         return self.num_examples
 
+    @property
+    def source(self) -> str:
+        """The fingerprint, by which a `Dataset` that was read from here is known too."""
+        return self.fingerprint
+
     def rows(self, batch_size: int, seed: int, step: int) -> np.ndarray:
         """Which examples make up the batch of a step: int32 [B], see `batch_indices`."""
         return batch_indices(len(self), batch_size, seed, step)

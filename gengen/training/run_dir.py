@@ -136,6 +136,7 @@ def settings(given: dict[str, Any], data: Any, **numbers: Any) -> dict[str, Any]
         "num_examples": len(data),
         "shape": list(data.shape),
     }
+    about |= {"source": data.source} if getattr(data, "source", None) else {}
     own = {"schema": SCHEMA, "versions": versions(), "machine": machine()}
     own |= {"classes": list(data.classes)} if getattr(data, "classes", None) else {}
     return {**given, "data": about, **numbers, **own}
@@ -191,6 +192,7 @@ def check_resumable(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None
         InputError: naming every field that differs, with both values.
     """
     old, new = (json.loads(json.dumps(s)) for s in (old, new))  # tuples and lists alike
+    new = new | {"data": _as_before(new.get("data"), old.get("data"))}
     changed = [
         f"{name} was {was!r}, now {now!r}"
         for group in MUST_MATCH
@@ -201,6 +203,21 @@ def check_resumable(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None
             f"{out} cannot be resumed with another configuration ({'; '.join(changed)}): "
             "use the same, or another --out"
         )
+
+
+def _as_before(data: Any, before: Any) -> Any:
+    """Return `data` with the fingerprint of `before`, if both have the same content.
+
+    A set in memory has another fingerprint than the stream of the same files; `source` is the same.
+    """
+    names = ("fingerprint", "source")
+    if not isinstance(data, dict) or not isinstance(before, dict):
+        return data
+    here, there = ({d[name] for name in names if name in d} for d in (data, before))
+    if not here & there:
+        return data
+    rest = {k: v for k, v in data.items() if k not in names}
+    return rest | {name: before[name] for name in names if name in before}
 
 
 def _differences(name: str, old: Any, new: Any) -> list[tuple[str, Any, Any]]:
