@@ -27,6 +27,7 @@ _one_large = threading.Lock()
 
 _GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _EXIF_ORIENTATION = 0x0112
+_TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 
 
 class BadImage(ValueError):
@@ -56,12 +57,19 @@ def header(content: bytes) -> tuple[int, int, bool]:
     """
     try:
         with _opened(content) as image:
-            width, height = image.size
+            width, height = _stored_size(image)
             if image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8):
                 width, height = height, width
             return height, width, image.mode in _GREY
     except Exception as error:  # Pillow's decoders raise anything: KeyError, struct.error, ...
         raise BadImage(_why(error)) from None
+
+
+def _stored_size(image: Any) -> tuple[int, int]:
+    """Width and height before orientation; Pillow has swapped those of a TIFF on opening it."""
+    if image.format != "TIFF":
+        return image.size
+    return image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
 
 
 def decode(content: bytes, options: DataOptions, grey: bool) -> np.ndarray:

@@ -1,5 +1,6 @@
 """One file to one array: orientation, colours, depths, sizes; no more memory than it deserves."""
 
+import io
 import threading
 import time
 
@@ -20,6 +21,53 @@ def test_exif_orientation_is_applied(tmp_path):
     save(tmp_path / "a.png", pixels, exif=exif)
     data = load(f"folder:{tmp_path}")
     np.testing.assert_array_equal(data.arrays["image"][0], np.rot90(pixels, -1))
+
+
+# EXIF orientation -> how the stored pixels are turned to be shown.
+TURNS = {
+    1: lambda x: x,
+    2: np.fliplr,
+    3: lambda x: np.rot90(x, 2),
+    4: np.flipud,
+    5: lambda x: np.fliplr(np.rot90(x, -1)),
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: np.fliplr(np.rot90(x, 1)),
+    8: lambda x: np.rot90(x, 1),
+}
+
+
+MODES = {
+    "png": "1 L LA P RGB RGBA I;16",
+    "tif": "1 L LA P RGB RGBA I;16 F",
+    "jpg": "L RGB CMYK",
+    "webp": "RGB RGBA",
+}
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("kind", MODES)
+def test_header_and_pixels_agree_on_orientation(kind, orientation):
+    """Each mode: the size that the header promises is that of the pixels, turned once."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"jpg": {"quality": 95}, "webp": {"lossless": True}}.get(kind, {})
+    corner = np.zeros((8, 16, 3), np.uint8)
+    corner[:4, :8] = 255  # a white quarter at the top left
+    for mode in MODES[kind].split():
+        image = Image.fromarray(corner)
+        if mode == "I;16":
+            image = Image.fromarray(corner[..., 0].astype(np.uint16) * 257)
+        elif mode == "F":
+            image = Image.fromarray(corner[..., 0] / np.float32(255))
+        else:
+            image = image.convert(mode)
+        file = io.BytesIO()
+        image.save(file, {"tif": "TIFF", "jpg": "JPEG"}.get(kind, kind), exif=exif, **options)
+        height, width, _ = images.header(file.getvalue())
+        shown = decode(file.getvalue(), DataOptions(), grey=False)
+        assert shown.shape == (height, width, 3), mode
+        off = np.abs(shown.astype(int) - TURNS[orientation](corner))
+        assert off.max() <= (40 if kind == "jpg" else 0), mode
 
 
 def test_sixteen_bits_become_eight(tmp_path):
