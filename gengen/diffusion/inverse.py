@@ -156,7 +156,9 @@ def dps(
         steps: as in `samplers.ddim`.
         zeta: ζ, the step size along the negative gradient of ‖y - A x̂₀‖.
     """
-    A, y, _ = measurement
+    A = measurement.operator
+    # The rest of y, such as pixels under a mask, would count in the norm and shorten the gradient.
+    y = A.in_range(jnp.asarray(measurement.y))
 
     def step(z: Array, now: Move, key: Key) -> Array:
         def distance(z: Array) -> tuple[Array, Array]:

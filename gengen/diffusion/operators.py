@@ -21,7 +21,8 @@ import numpy as np
 
 from gengen.types import Array, InputError, Shape
 
-FLOOR = 1e-6  # of the eigenvalues of AAᵀ, relative to about 1: smaller ones count as 0
+FLOOR = 1e-6  # added to the eigenvalues of AAᵀ, which are about 1, in the pseudo-inverse
+ZERO = 1e-12  # of the largest eigenvalue: smaller ones are 0 but for rounding in float64
 
 
 class Operator(NamedTuple):
@@ -30,7 +31,7 @@ class Operator(NamedTuple):
     Attributes:
         forward: x [B, ...] → Ax.
         adjoint: y → Aᵀy, ⟨Ax, y⟩ = ⟨x, Aᵀy⟩.
-        solve: (y, r², s²) → (r² AAᵀ + s² I)⁻¹ y, for y of A's range.
+        solve: (y, r², s²) → (r² AAᵀ + s² I)⁻¹ of the part of y in A's range.
     """
 
     forward: Callable[[Array], Array]
@@ -40,6 +41,10 @@ class Operator(NamedTuple):
     def pinv(self, y: Array) -> Array:
         """Return A⁺y, the x of least norm with Ax = y."""
         return self.adjoint(self.solve(y, 1.0, FLOOR))
+
+    def in_range(self, y: Array) -> Array:
+        """Return AA⁺y, the part of y that Ax can equal."""
+        return self.forward(self.pinv(y))
 
     def project(self, x: Array, y: Array) -> Array:
         """Return the nearest x' to x with Ax' = y: x + A⁺(y - Ax)."""
@@ -105,12 +110,22 @@ def separable(rows: np.ndarray, columns: np.ndarray) -> Operator:
     # RRᵀ = U diag(p) Uᵀ, CCᵀ = V diag(q) Vᵀ: AAᵀ is diag(p qᵀ) in the basis U ⊗ V.
     (p, u), (q, v) = (np.linalg.eigh(m @ m.T) for m in (rows, columns))
     u, v = (jnp.asarray(m, jnp.float32) for m in (u, v))
-    values = jnp.asarray(np.maximum(np.outer(p, q), 0), jnp.float32)[..., None]
+    values = _eigenvalues(np.outer(p, q))[..., None]
 
     def solve(y: Array, r2: Array | float, s2: Array | float) -> Array:
-        return _both(u, v, _both(u.T, v.T, y) / (r2 * values + s2))
+        return _both(u, v, _both(u.T, v.T, y) * _inverse(values, r2, s2))
 
     return Operator(lambda x: _both(r, c, x), lambda y: _both(r.T, c.T, y), solve)
+
+
+def _eigenvalues(values: np.ndarray) -> Array:
+    """Return eigenvalues of AAᵀ, float64, as float32; those that are only rounding as 0."""
+    return jnp.asarray(np.where(values > ZERO * values.max(), values, 0), jnp.float32)
+
+
+def _inverse(values: Array, r2: Array | float, s2: Array | float) -> Array:
+    """Return 1 / (r² λ + s²) of eigenvalues λ > 0, and 0 outside of A's range."""
+    return jnp.where(values > 0, 1 / (r2 * values + s2), 0)
 
 
 def _both(rows: Array, columns: Array, x: Array) -> Array:
@@ -132,7 +147,7 @@ def convolve(shape: Shape, kernel: np.ndarray) -> Operator:
     centred = np.roll(padded, (-(a // 2), -(b // 2)), (0, 1))
     k = np.fft.rfft2(centred)
     f = jnp.asarray(k, jnp.complex64)[..., None]
-    power = jnp.asarray(np.abs(k) ** 2, jnp.float32)[..., None]
+    power = _eigenvalues(np.abs(k) ** 2)[..., None]
 
     def times(x: Array, factor: Array) -> Array:
         return jnp.fft.irfft2(factor * jnp.fft.rfft2(x, axes=(1, 2)), s=shape[:2], axes=(1, 2))
@@ -140,7 +155,7 @@ def convolve(shape: Shape, kernel: np.ndarray) -> Operator:
     return Operator(
         lambda x: times(x, f),
         lambda y: times(y, f.conj()),
-        lambda y, r2, s2: times(y, 1 / (r2 * power + s2)),
+        lambda y, r2, s2: times(y, _inverse(power, r2, s2)),
     )
 
 
@@ -178,9 +193,9 @@ def matrix(A: np.ndarray) -> Operator:
     """Return the operator of a matrix A [d, D], for vectors [B, D]."""
     a = jnp.asarray(A, jnp.float32)
     values, u = np.linalg.eigh(np.asarray(A, np.float64) @ np.asarray(A, np.float64).T)
-    basis, spread = jnp.asarray(u, jnp.float32), jnp.asarray(np.maximum(values, 0), jnp.float32)
+    basis, spread = jnp.asarray(u, jnp.float32), _eigenvalues(values)
 
     def solve(y: Array, r2: Array | float, s2: Array | float) -> Array:
-        return (y @ basis / (r2 * spread + s2)) @ basis.T
+        return (y @ basis * _inverse(spread, r2, s2)) @ basis.T
 
     return Operator(lambda x: x @ a.T, lambda y: y @ a, solve)

@@ -120,6 +120,32 @@ def test_samples_agree_with_the_measurement(method, name):
         assert jnp.std(drawn, axis=0).max() > 0.3
 
 
+SINGULAR = {  # operators whose range is not all of y's space, and something outside it
+    "inpaint": (OPERATORS["inpaint"], np.arange(64).reshape(1, *SHAPE) >= 32),
+    # The mean of two neighbours: a chessboard has none.
+    "convolve": (
+        operators.convolve(SHAPE, np.array([[0.5, 0.5, 0.0]])),
+        (-1.0) ** np.indices(SHAPE).sum(0)[None],
+    ),
+    "matrix": (operators.matrix(np.array([[1.0, 2.0], [2.0, 4.0]])), np.array([[2.0, -1.0]])),
+}
+
+
+@pytest.mark.parametrize("name", SINGULAR)
+@pytest.mark.parametrize("method", inverse.METHODS)
+def test_what_no_x_gives_changes_no_sample(method, name):
+    schedule, (op, outside) = ddpm.cosine_schedule(20), SINGULAR[name]
+    np.testing.assert_allclose(op.adjoint(jnp.asarray(outside, jnp.float32)), 0, atol=1e-6)
+    shape = outside.shape[1:]
+    y = op.forward(jax.random.normal(jax.random.key(1), (1, *shape)))
+    draw = partial(inverse.METHODS[method], standard_denoiser(schedule), schedule)
+    samples = [
+        np.asarray(draw(jax.random.key(0), (8, *shape), Measurement(op, y + c * outside, 0.05)))
+        for c in (0.0, 0.7)
+    ]
+    np.testing.assert_allclose(*samples, atol=1e-4)
+
+
 def test_an_inverse_sampler_is_one_program():
     schedule = ddpm.cosine_schedule(20)
     measurement = Measurement(operators.matrix(A), Y, NOISE)
