@@ -5,7 +5,7 @@ PY = .venv/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 WORKERS ?= 2
 
-.PHONY: help demo test slow lint ci results faults lock clean
+.PHONY: help demo test slow lint ci results faults mutants lock clean
 
 help:  ## Print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ results:  ## Regenerate docs/RESULTS.md from results/*.json
 
 faults: .venv/.dev  ## Break trainings in every known way, write docs/FAULTS.md: 5 minutes
 	@$(PY) experiments/faults.py
+
+mutants: .venv/.dev  ## Put small errors into the code, count those that tests notice: an hour
+	@$(PY) experiments/mutants.py
 
 lock: .venv/.dev  ## Choose versions anew: constraints.txt, for every Python and system
 	@$(PY) -m uv pip compile --universal --fork-strategy fewest --python-version 3.11 --extra dev \

@@ -23,11 +23,11 @@ from jaxtyping import install_import_hook
 import tests.typecheck  # noqa: F401  the hook finds it by name
 
 # Programs compiled by one test are found by others, of all workers; never in the user's folder.
-if "PYTEST_XDIST_WORKER" in os.environ:  # else it frees program by program, for many seconds
-    atexit.register(os._exit, 0)
-else:
+if "GENGEN_TESTS_PROGRAMS" not in os.environ:
     os.environ["GENGEN_TESTS_PROGRAMS"] = tempfile.mkdtemp(prefix="gengen-programs-")
     atexit.register(shutil.rmtree, os.environ["GENGEN_TESTS_PROGRAMS"], ignore_errors=True)
+if "PYTEST_XDIST_WORKER" in os.environ:  # else it frees program by program, for many seconds
+    atexit.register(os._exit, 0)
 jax.config.update("jax_compilation_cache_dir", os.environ["GENGEN_TESTS_PROGRAMS"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

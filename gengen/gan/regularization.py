@@ -124,12 +124,13 @@ def js_regulariser(gamma: float = 0.1) -> Penalty:
 def dragan(weight: float = 10.0, c: float = 0.5) -> Penalty:
     """Return the penalty λ E (‖∇φ(x + δ)‖ - 1)² near real examples, δ = c · std(x) · u.
 
-    u is uniform in [0, 1] for each number of x; std is over all numbers of the batch.
+    u is uniform in [0, 1] for each number of x; std is over all numbers of the batch. This is the
+    noise of the authors' code; the paper writes δ ~ N(0, cI).
     """
 
     def of(D: Discriminator, real: Array, fake: Array, key: Key) -> Array:
-        mean, square = mean_over_replicas((real.mean(), (real**2).mean()))
-        std = jnp.sqrt(jnp.maximum(square - mean**2, 0))
+        mean = mean_over_replicas(real.mean())
+        std = jnp.sqrt(mean_over_replicas(((real - mean) ** 2).mean()))
         near = real + c * std * rng.uniform(key, real.shape)
         return weight * jnp.mean((norm(gradients(D, near)) - 1) ** 2)
 
