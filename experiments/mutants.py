@@ -94,7 +94,7 @@ def applied(mutant: Mutant, text: str) -> str:
     """
     if text.count(mutant.was) != 1:
         raise ValueError(
-            f"{mutant.file} holds {mutant.was!r} {text.count(mutant.was)} times, not 1"
+            f"{mutant.file} holds {mutant.was!r} {text.count(mutant.was)} times, not once"
         )
     return text.replace(mutant.was, mutant.now)
 
