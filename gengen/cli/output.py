@@ -31,6 +31,10 @@ class Output:
     kind: str
     option: str
 
+    def __str__(self) -> str:
+        """Return the path, that of a folder with a slash at its end."""
+        return f"{self.path}/" if self.kind == FOLDER else str(self.path)
+
     def save(self, x: np.ndarray, drawn: np.ndarray | None = None) -> None:
         """Write samples.
 

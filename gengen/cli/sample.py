@@ -82,7 +82,7 @@ def _samples(args: Sample, run: trained.Run, out: Output) -> None:
         )
     )
     out.save(x)
-    print(f"{num} samples: {out.path}", file=sys.stderr)
+    print(f"{num} samples: {out}", file=sys.stderr)
 
 
 def _conditioned(args: Sample, run: trained.Run, out: Output) -> None:
@@ -113,7 +113,7 @@ def _conditioned(args: Sample, run: trained.Run, out: Output) -> None:
         shown = " (condition, samples, truth)"
     out.save(x, drawn)
     print(
-        f"{len(x)} samples, conditioned on {rows} examples of {data.name}{shown}: {out.path}",
+        f"{len(x)} samples, conditioned on {rows} examples of {data.name}{shown}: {out}",
         file=sys.stderr,
     )
 

@@ -125,14 +125,17 @@ def scan_images(folder: Path, files: Sequence[Path], options: DataOptions) -> Sc
 def _common_size(found: dict[Path, _Found], options: DataOptions) -> tuple[int, int]:
     if options.size is not None:
         return options.size, options.size
-    (first, a), *rest = found.items()
-    for file, b in rest:
-        if (a.height, a.width) != (b.height, b.width):
-            raise InputError(
-                f"{first} is {a.width} x {a.height} pixels, {file} {b.width} x {b.height}: "
-                "pass --size to bring all images to one size"
-            )
-    return a.height, a.width
+    sizes = {(seen.height, seen.width): file for file, seen in found.items()}
+    if len(sizes) > 1:
+        small, large = min(sizes, key=math.prod), max(sizes, key=math.prod)
+        # A power of 2 that enlarges no image, and that a first model can be trained at.
+        size = min(64, 2 ** (min(map(min, sizes)).bit_length() - 1))
+        raise InputError(
+            f"images have {len(sizes)} sizes, from {small[1]} x {small[0]} pixels "
+            f"({sizes[small]}) to {large[1]} x {large[0]} ({sizes[large]}): pass --size, such as "
+            f"--size {size}, to bring all to one"
+        )
+    return next(iter(sizes))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from gengen.data.dataset import Dataset
 from gengen.data.folder import load_folder
-from gengen.data.images import resized, to_grey
+from gengen.data.images import SUFFIXES, resized, to_grey
 from gengen.data.npz import load_npy, load_npz
 from gengen.data.offline import digits, fashion, mnist5k, photographs
 from gengen.data.options import DataOptions
@@ -25,6 +25,7 @@ from gengen.types import InputError
 
 AnyData = Dataset | Stream
 SPLITS = ("train", "test")
+_SPLIT_FOLDERS = ("train", "val", "valid", "validation", "test")
 
 # To add a set: one line, a function of the split.
 LOADERS: dict[str, Callable[[str], Dataset]] = {
@@ -163,20 +164,31 @@ def _split_folder(path: str) -> Path:
         if not (Path(start) / split).is_dir():
             raise InputError(f"folder:{path}: {start} has no folder {split}")
         return Path(start) / split
-    if all((Path(path) / name).is_dir() for name in SPLITS):
+    splits = [name for name in _SPLIT_FOLDERS if (Path(path) / name).is_dir()]
+    if "train" in splits and len(splits) > 1:  # else they would be classes
         raise InputError(
-            f"folder:{path} has folders train and test: say which, folder:{path}:train"
+            f"folder:{path} has folders {' and '.join(splits)}: say which, folder:{path}:train"
         )
     return Path(path)
 
 
 def _unknown(name: str) -> str:
-    if Path(name).is_file():
+    path = Path(name)
+    if path.is_file():
+        if path.suffix.lower() in SUFFIXES:
+            return f"{name} is one image: pass its folder, {path.parent}"
         return f"{name} is neither .npz nor .npy: save an array with np.save, or pass a folder"
-    what = "file or folder" if os.sep in name else "data set"
-    close = difflib.get_close_matches(name.lower(), names(), n=1)
-    guess = f" did you mean {close[0]!r}?" if close else ""
+    known = {each.lower(): each for each in (*names(), *_beside(path))}
+    close = difflib.get_close_matches(str(path).lower(), known, n=1) if name else []
+    guess = f" did you mean {known[close[0]]!r}?" if close else ""
     return (
-        f"no {what} {name!r}:{guess} there are {', '.join(names())}, paths of folders and of .npz "
-        "and .npy files, and folder: pairs: halves: unpaired: tfds:"
+        f"no data set, file or folder {name!r}:{guess} there are {', '.join(names())}, paths of "
+        "folders and of .npz and .npy files, and folder: pairs: halves: unpaired: tfds:"
     )
+
+
+def _beside(path: Path) -> list[str]:
+    """Return the paths of folders and arrays where `path` would lie."""
+    if not path.name or not path.parent.is_dir():
+        return []
+    return [str(p) for p in path.parent.iterdir() if p.is_dir() or p.suffix in (".npz", ".npy")]

@@ -104,7 +104,8 @@ def chosen(
     """
     name, num_classes = discover.name_of(module), getattr(cfg, "num_classes", 0)
     if not num_classes or kind(module, cfg) == "nothing":
-        raise InputError(f"classes: this {name} is not conditioned on a class")
+        cure = ": train it with --set num_classes=..." if hasattr(cfg, "num_classes") else ""
+        raise InputError(f"classes: this {name} is not conditioned on a class{cure}")
     if not len(classes):
         raise InputError("classes is empty: give at least one, or None")
     numbers = [_number(each, names) for each in classes]

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 import gengen
+from gengen.autoregressive import pixelcnn
 from gengen.cli import main
 from gengen.data import Dataset, load
 from gengen.gan import cgan
+from gengen.runs import conditions
 from gengen.types import InputError
 
 NAMES = ("Ankle boot", "Bag", "3")  # sorted, as they are numbered: "3", "Ankle boot", "Bag"
@@ -78,3 +80,8 @@ def test_conditions_of_any_integer_type(run, dtype):
 def test_a_label_beyond_32_bits_is_refused(run):
     with pytest.raises(InputError, match="4294967296"):
         run.sample(1, condition=np.array([2**32]))  # whose lower 32 bits are 0
+
+
+def test_a_model_without_classes_says_what_to_train():
+    with pytest.raises(InputError, match="not conditioned on a class: train it with --set num_cl"):
+        conditions.chosen(pixelcnn, pixelcnn.Config(), [3], 1)

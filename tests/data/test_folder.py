@@ -98,7 +98,10 @@ def test_a_file_too_large_to_be_an_image_is_not_read(folder):
     [
         (lambda p: None, "no such folder"),
         (lambda p: p.mkdir(), "holds no image"),
-        (lambda p: (save(p / "a.png", noise(4, 4)), save(p / "b.png", noise(4, 5))), "pass --size"),
+        (
+            lambda p: (save(p / "a.png", noise(4, 5)), save(p / "b.png", noise(9, 4))),
+            r"2 sizes, from 5 x 4 pixels .*a.png\) to 4 x 9 .*: pass --size, such as --size 4",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path, make, message):

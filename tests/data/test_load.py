@@ -91,11 +91,26 @@ def test_a_folder_without_images(tmp_path):
 
 
 def test_a_file_that_is_no_array(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(b"")
-    with pytest.raises(InputError, match="neither .npz nor .npy"):
-        load(str(tmp_path / "a.jpg"))
-    with pytest.raises(InputError, match="no file or folder"):
-        load(str(tmp_path / "b"))
+    for name, message in (("a.jpg", "one image: pass its folder"), ("a.mat", "neither .npz nor")):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(InputError, match=message):
+            load(str(tmp_path / name))
+
+
+def test_paths_that_are_close_are_guessed(tmp_path, monkeypatch):
+    save(tmp_path / "photos" / "0.png", noise(4, 6, 3))
+    monkeypatch.chdir(tmp_path)
+    for name in ("photo", "./photo", "Photoss"):  # closer than "photographs"
+        with pytest.raises(InputError, match="no data set, file or folder .*mean 'photos'"):
+            load(name)
+
+
+def test_a_folder_for_validation_is_a_split_and_no_class(tmp_path):
+    for split in ("train", "val"):
+        save(tmp_path / split / "0.png", noise(4, 6, 3))
+    with pytest.raises(InputError, match="folders train and val: say which"):
+        load(str(tmp_path))
+    assert len(load(f"{tmp_path}:train")) == 1
 
 
 def test_importing_is_light():
