@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +16,11 @@ from tyro.conf import Positional, arg
 from gengen import __version__
 from gengen.cli.list import List
 from gengen.cli.options import GivenOptions, Settings
+from gengen.cli.report import Report
 from gengen.cli.train import Train
 from gengen.data.options import DataOptions, default
 from gengen.errors import InputError
-from gengen.training import signals
+from gengen.training import provenance, signals
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
@@ -172,6 +174,7 @@ Command = (
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Sample, tyro.conf.subcommand("sample")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Weights, tyro.conf.subcommand("weights")]
@@ -185,7 +188,12 @@ def main(argv: list[str] | None = None) -> int:
         argv: the arguments; None: those of this process, which then ends with the command even if
             an interrupted computation goes on in the background.
     """
-    code = _run(argv)
+    words = sys.argv[1:] if argv is None else argv
+    before = provenance.COMMAND.set(shlex.join(["gengen", *words]))
+    try:
+        code = _run(argv)
+    finally:
+        provenance.COMMAND.reset(before)
     if argv is None:
         signals.leave(code)
     return code

@@ -15,6 +15,7 @@ import tyro
 from gengen.contract import Task, adapt, current_names, default_config
 from gengen.errors import InputError
 from gengen.runs import discover
+from gengen.runs.describe import describe as description
 from gengen.training import run_dir
 
 PRESETS = ("quick", "paper")
@@ -159,8 +160,9 @@ def describe(module: ModuleType, cfg: Any, before: Mapping[str, Any] | None = No
     config, default = dataclasses.asdict(cfg), dataclasses.asdict(type(cfg)())
     if before is not None:
         config = {k: v for k, v in config.items() if k in before or v != default[k]}
-    family = module.__name__.split(".")[-2] if discover.is_builtin(module) else "own"
-    return {"model": discover.name_of(module), "family": family, "config": config}
+    found = description(module)
+    about = {"model": found.name, "family": found.family, "title": found.title}
+    return {**about, "paper": found.reference.replace("*", ""), "config": config}
 
 
 def migrate(out: Path, module: ModuleType) -> dict[str, Any]:

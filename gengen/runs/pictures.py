@@ -56,6 +56,18 @@ def preview(module: ModuleType, cfg: Any, examples: Callable[[], Batch], net: An
     return lambda variables, key: module.sample(quick, variables, key, num, **own)
 
 
+def shown(module: ModuleType, cfg: Any) -> str:
+    """Return what the picture of `preview` shows.
+
+    Returns:
+        "samples", "conditional" (condition, samples and example in a row), "reconstructions"; "" if
+        there is none.
+    """
+    if hasattr(module, "sample"):
+        return "conditional" if conditions.kind(module, cfg) == "image" else "samples"
+    return "reconstructions" if hasattr(module, "reconstruct") else ""
+
+
 def conditioned(
     module: ModuleType,
     cfg: Any,

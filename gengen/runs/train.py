@@ -221,7 +221,7 @@ def _settings(
     module: ModuleType, cfg: Any, options: DataOptions, how: dict, net: Any, old: dict[str, Any]
 ) -> dict[str, Any]:
     about = config.describe(module, cfg, old.get("config"))
-    about |= {"data_options": dataclasses.asdict(options)}
+    about |= {"data_options": dataclasses.asdict(options), "picture": pictures.shown(module, cfg)}
     about |= {"validation": how} if how else {}
     if net is None:
         return about

@@ -23,7 +23,7 @@ def ordered(names: Iterable[str]) -> list[str]:
     def rank(name: str) -> int:
         if is_technical(name):
             return 3
-        return 0 if name == "loss" else 1 if name.endswith("_loss") else 2
+        return 0 if name == "loss" else 1 if name.endswith("loss") else 2
 
     return sorted(names, key=rank)
 

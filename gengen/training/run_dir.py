@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 import gengen
 from gengen.errors import InputError
+from gengen.training.provenance import provenance
 
 SCHEMA = 3  # of config.json; raised when a reader of the old form would misread the new
 MUST_MATCH = ("model", "config", "data", "engine", "seed")  # what may not change under --resume
@@ -139,7 +140,7 @@ def settings(given: dict[str, Any], data: Any, **numbers: Any) -> dict[str, Any]
     about |= {"source": data.source} if getattr(data, "source", None) else {}
     own = {"schema": SCHEMA, "versions": versions(), "machine": machine()}
     own |= {"classes": list(data.classes)} if getattr(data, "classes", None) else {}
-    return {**given, "data": about, **numbers, **own}
+    return {**given, "data": about, **numbers, **provenance(), **own}
 
 
 def _check_free(out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import signal
 import sys
@@ -82,7 +83,8 @@ def interruptible(function: Callable[[], T], stop: threading.Event | None = None
         finally:
             done.set()
 
-    thread = threading.Thread(target=compute, name="interruptible", daemon=True)
+    target = contextvars.copy_context().run  # the caller's context variables hold there too
+    thread = threading.Thread(target=target, args=(compute,), daemon=True)
     try:
         thread.start()
         while not done.wait(POLL):

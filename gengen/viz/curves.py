@@ -1,4 +1,4 @@
-"""Curves as SVG paths: one small panel per metric, drawn by the page that shows them.
+"""Curves as SVG paths: one small panel per metric, drawn by the page that shows it.
 
 Paths and ticks are in the units of an SVG `viewBox` of WIDTH × HEIGHT; colours are the page's, so a
 curve follows its light or dark scheme.
@@ -7,7 +7,7 @@ curve follows its light or dark scheme.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,89 +21,126 @@ MAX_POINTS = 500  # of a path: about one per pixel
 
 Number = int | float
 Ticks = list[tuple[float, str]]  # (position, label)
+Series = tuple[Sequence[Number], Sequence[Number]]  # steps, values
 
 
 @dataclass(frozen=True)
-class Panel:
-    """One metric over the run, ready to be drawn.
+class Line:
+    """One run's curve in a panel.
 
     Attributes:
-        name: of the metric.
-        last: its last value, as it was logged.
+        label: which run; "" if there is but one.
+        last: the last value, as it was logged.
         raw: path of the logged values; of their extremes where there are too many to draw.
         smooth: path of their local mean; "" where there are too few to smooth.
-        x_ticks: positions and labels, from left to right.
-        y_ticks: the same, from below.
-        log: whether the vertical axis is logarithmic.
         bad: horizontal positions of values that are not finite.
         num_bad: how many such values there are.
     """
 
-    name: str
+    label: str
     last: float
     raw: str
     smooth: str
-    x_ticks: Ticks
-    y_ticks: Ticks
-    log: bool
     bad: list[float]
     num_bad: int
 
 
+@dataclass(frozen=True)
+class Panel:
+    """One metric, of one run or of several on the same axes, ready to be drawn.
+
+    Attributes:
+        name: of the metric.
+        lines: a curve for each run.
+        x_ticks: positions and labels, from left to right.
+        y_ticks: the same, from below.
+        log: whether the vertical axis is logarithmic.
+    """
+
+    name: str
+    lines: list[Line]
+    x_ticks: Ticks
+    y_ticks: Ticks
+    log: bool
+
+
 def panel(name: str, steps: Sequence[Number], values: Sequence[Number]) -> Panel:
-    """Lay out one metric.
+    """Lay out one metric of one run: see `overlay`."""
+    return overlay(name, {"": (steps, values)})
+
+
+def overlay(name: str, series: Mapping[str, Series]) -> Panel:
+    """Lay out one metric of several runs on the same axes.
 
     Args:
         name: of the metric.
-        steps: when it was logged, [N] increasing, N ≥ 1.
-        values: what was logged, [N], not finite ones included.
+        series: by label, the steps when it was logged, [N] increasing, N ≥ 1, and what was logged,
+            [N], not finite ones included.
 
     Returns:
-        The panel; the local mean is a Gaussian's with a deviation of N/60 values, of logarithms
-        where the axis is logarithmic.
+        The panel; local means are Gaussian with a deviation of N/60 values, of logarithms where the
+        axis is logarithmic.
     """
-    x, y = np.asarray(steps, np.float64), np.asarray(values, np.float64)
-    good = np.abs(y) < HUGE  # false for NaN
-    to_x = _map(min(x[0], 0.0), x[-1] if x[-1] > 0 else 1.0, LEFT, RIGHT)
-    bad = sorted({round(float(to_x(v)), 0) for v in x[~good]})
-    x_ticks = [(float(to_x(v)), count(v)) for v in ticks(min(x[0], 0.0), max(x[-1], 1.0), 5)]
-    x, finite = x[good], y[good]
-    # Of a panel without a single finite value, the empty axes and the marks of it are shown.
-    shown = finite if len(finite) else np.array([0.0, 1.0])
+    points = {
+        label: (np.asarray(x, np.float64), np.asarray(y, np.float64))
+        for label, (x, y) in series.items()
+    }
+    start = min(0.0, *(x[0] for x, _ in points.values()))
+    end = max(x[-1] for x, _ in points.values())
+    to_x = _map(start, end if end > 0 else 1.0, LEFT, RIGHT)
+    x_ticks = [(float(to_x(v)), count(v)) for v in ticks(start, max(end, 1.0), 5)]
 
-    log = shown.min() > 0 and _range(np.exp(_smooth(np.log(shown)))) >= LOG_FROM
-    height = np.log10(shown) if log else shown
-    low, high = _limits(height)
+    finite = [y[np.abs(y) < HUGE] for _, y in points.values()]  # false for NaN
+    # Of a panel without a single finite value, the empty axes and the marks of it are shown.
+    shown = [y for y in finite if len(y)] or [np.array([0.0, 1.0])]
+    log = _is_log(shown)
+    heights = [np.log10(y) for y in shown] if log else shown
+    low, high = _limits(heights)
     to_y = _map(low, high, BOTTOM, TOP)
     values_at = decades(low, high) if log else ticks(low, high, 4)
-    labels = _labels(values_at)
     y_ticks = [
         (float(to_y(math.log10(v) if log else v)), s)
-        for v, s in zip(values_at, labels, strict=True)
+        for v, s in zip(values_at, _labels(values_at), strict=True)
     ]
+    lines = [_line(label, x, y, to_x, to_y, log) for label, (x, y) in points.items()]
+    return Panel(name, lines, x_ticks, y_ticks, log)
 
+
+def _line(
+    label: str, x: np.ndarray, y: np.ndarray, to_x: Callable, to_y: Callable, log: bool
+) -> Line:
+    good = np.abs(y) < HUGE
+    bad = sorted({round(float(to_x(v)), 0) for v in x[~good]})
+    last, x, y = float(y[-1]), x[good], y[good]
     raw = smooth = ""
-    if len(finite):
+    if len(y):
+        height = np.log10(y) if log else y
         raw = _path(to_x, to_y, *_thin(x, height, extremes=True))
-        if len(finite) >= 10:
+        if len(y) >= 10:
             smooth = _path(to_x, to_y, *_smooth_thin(x, height))
-    num_bad = int((~good).sum())
-    return Panel(name, float(y[-1]), raw, smooth, x_ticks, y_ticks, bool(log), bad, num_bad)
+    return Line(label, last, raw, smooth, bad, int((~good).sum()))
+
+
+def _is_log(shown: Sequence[np.ndarray]) -> bool:
+    """Return whether a logarithmic axis tells more: by the range of the local means."""
+    if min(y.min() for y in shown) <= 0:
+        return False
+    means = np.concatenate([np.exp(_smooth(np.log(y))) for y in shown])
+    return float(means.max() / means.min()) >= LOG_FROM
 
 
 def _map(low: Number, high: Number, start: Number, end: Number) -> Callable[[Any], Any]:
     return lambda v: start + (v - low) / (high - low) * (end - start)
 
 
-def _range(y: np.ndarray) -> float:
-    return float(y.max() / y.min())
-
-
-def _limits(y: np.ndarray) -> tuple[float, float]:
-    """The vertical extent: all of the local mean, and all but the rarest of the values."""
-    mean = _smooth(y)
-    low, high = np.percentile(y, [0.5, 99.5]) if len(y) >= 100 else (y.min(), y.max())
-    low, high = min(low, mean.min()), max(high, mean.max())
+def _limits(curves: Sequence[np.ndarray]) -> tuple[float, float]:
+    """The vertical extent: all of the local means, and all but the rarest of the values."""
+    ends: list[float] = []
+    for y in curves:
+        mean = _smooth(y)
+        ends += np.percentile(y, [0.5, 99.5]).tolist() if len(y) >= 100 else [y.min(), y.max()]
+        ends += [mean.min(), mean.max()]
+    low, high = min(ends), max(ends)
     room = 0.05 * (high - low)
     if room <= 1e-12 * max(abs(low), abs(high)):  # a constant
         room = 0.1 * abs(high) or 1.0

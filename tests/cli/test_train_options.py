@@ -91,6 +91,7 @@ def test_config_of_another_run_round_trips():
     assert main(["train", "vae", *words, "--hold-out", "0.1", "--out", "a"]) == 0
     assert main(["train", "vae", "--config", "a/config.json", "--out", "b"]) == 0
     a, b = settings_of("a"), settings_of("b")
+    assert a.pop("command").endswith("--out a") and b.pop("command").endswith("--out b")
     assert a == b
     chex.assert_trees_all_equal(gengen.load("a").variables, gengen.load("b").variables)
     # Steps and other data may be given; a field that is set goes before the file.

@@ -4,94 +4,27 @@ import base64
 import io
 import json
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import gengen
+from gengen.cli import main
 from gengen.errors import InputError
-from gengen.training.report import MAX_PICTURES, duration, write_report
+from gengen.training.report import MAX_PICTURES, write_report
+from gengen.training.reporting import pictures
+from gengen.training.reporting.measures import plus_minus
 from gengen.viz import curves
-from gengen.viz.grid import grid, save_png
-
-CONFIG = {
-    "model": "ddpm",
-    "family": "diffusion",
-    "config": {"shape": [28, 28, 1], "timesteps": 1000, "learning_rate": 0.00021, "clip": None},
-    "data": {
-        "name": "mnist5k:train",
-        "fingerprint": "sha256:9f2b",
-        "num_examples": 4500,
-        "shape": [28, 28, 1],
-    },
-    "seed": 7,
-    "steps": 1200,
-    "parameters": 520321,
-    "versions": {"gengen": "0.1.0", "jax": "0.10.2"},
-    "machine": {"platform": "cpu", "device": "AMD EPYC", "num_devices": 1, "cores": 2},
-    "something_new": {"deep": {"er": "unforeseen"}},
-}
-VOID = {"meta", "link", "img"}
-SVG_CLOSED = {"line", "path", "rect"}
-
-
-class Page(HTMLParser):
-    """Checks that tags nest; keeps text, attributes and tags."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.open, self.tags, self.attributes, self.words = [], [], [], []
-        self.feed(html)
-        self.close()
-        assert not self.open
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        assert tag in SVG_CLOSED, f"HTML has no self-closing <{tag}/>"
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.words.append(data)
-
-
-def _run(folder, rows=(), pictures=(), config=CONFIG, evaluation=None):
-    (folder / "samples").mkdir()
-    (folder / "config.json").write_text(json.dumps(config))
-    if rows:
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / "metrics.jsonl").write_text(text)
-    for step in pictures:
-        image = np.random.default_rng(step).integers(256, size=(4, 8, 8, 1), dtype=np.uint8)
-        save_png(folder / "samples" / f"step_{step:08d}.png", grid(image), scale=2)
-    if evaluation is not None:
-        (folder / "evaluation.json").write_text(json.dumps(evaluation))
-    return folder
-
-
-def _rows(num=50, **metrics):
-    return [
-        {"step": 24 * i, "seconds": 5.0 * i, "examples_per_s": 305.0, "loss": 3.0 / i, **metrics}
-        for i in range(1, num + 1)
-    ]
+from gengen.viz.grid import save_png
+from tests.pages import CONFIG, EVALUATION, Page, rows_of, run_in
 
 
 def _page(run):
     return Page(write_report(run).read_text(encoding="utf-8"))
 
 
-def test_tells_the_run(tmp_path):
+def test_tells_therun_in(tmp_path):
     evaluation = {
         "rows": [
             {"name": "recall", "value": 0.6341, "floor": 0.8912, "note": "k = 3", "std": 0.015},
@@ -100,15 +33,16 @@ def test_tells_the_run(tmp_path):
         "bits_per_dim": 3.02,
         "judge": {"accuracy": 0.973},
     }
-    run = _run(tmp_path, _rows(), [600, 1200], evaluation=evaluation)
+    run = run_in(tmp_path, rows_of(), [600, 1200], evaluation=evaluation)
     assert write_report(run) == run / "report.html"
     text = _page(run).text
     for part in (
         *("ddpm", "diffusion", "mnist5k:train", "4,500 examples of 28 × 28 × 1", "520,321"),
         *("1,200 steps", "4 min 10 s", "305 examples per second", "0.52 million parameters"),
-        *("Real held-out data", "recall 0.6341 0.8912 k = 3; std: 0.015", "KID −0.00125 –"),
-        *("bits_per_dim 3.02", "judge.accuracy 0.973"),
-        *("Samples at step 1,200", "Step 600", "loss", "last 0.06", "examples per second last 305"),
+        *("Real data", "recall ↑ 0.6341 0.8912 k = 3; std: 0.015", "KID ↓ −0.00125 –"),
+        "↓ lower is better. ↑ higher is better. “Real data” is what real held-out examples",
+        *("bits_per_dim ↓ 3.02", "judge.accuracy 0.973"),
+        *("Samples at step 1,200", "Step 600", "loss", "last 0.06", "examples_per_s last 305"),
         *("timesteps 1000", "learning_rate 0.00021", "shape 28, 28, 1", "clip None", "sha256:9f2b"),
         *("jax 0.10.2", "AMD EPYC", "something_new.deep.er unforeseen"),
     ):
@@ -117,7 +51,7 @@ def test_tells_the_run(tmp_path):
 
 
 def test_loads_nothing_from_elsewhere(tmp_path):
-    run = _run(tmp_path, _rows(), [600, 1200])
+    run = run_in(tmp_path, rows_of(), [600, 1200])
     page = _page(run)
     sources = [value for name, value in page.attributes if name in ("src", "href", "srcset")]
     assert len(sources) == 4  # icon, latest picture, two over time
@@ -132,9 +66,9 @@ def test_escapes_hostile_text(tmp_path):
         "model": evil, "family": evil, "config": {evil: evil}, "data": {"name": evil},
         "machine": {"device": evil}, evil: evil,
     }  # fmt: skip
-    rows = [row | {evil: 1.0} for row in _rows()]
+    rows = [row | {evil: 1.0} for row in rows_of()]
     evaluation = {"rows": [{"name": evil, "value": evil, "note": evil}], evil: evil}
-    page = _page(_run(tmp_path, rows, [1], config, evaluation))
+    page = _page(run_in(tmp_path, rows, [1], config, evaluation))
     assert "script" not in page.tags
     assert page.text.count("<script>alert(1)</script>\"'&") >= 10
     assert ("aria-label", f"{evil} by step; last value 1") in page.attributes
@@ -150,11 +84,11 @@ def test_says_what_is_missing(tmp_path):
     "config", [{"data": "mnist", "config": [1], "versions": None, "steps": "x"}]
 )
 def test_survives_an_odd_config(tmp_path, config):
-    assert "mnist" in _page(_run(tmp_path, _rows(1), config=config)).text
+    assert "mnist" in _page(run_in(tmp_path, rows_of(1), config=config)).text
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]"])
-def test_refuses_what_is_no_run(tmp_path, content):
+def test_refuses_what_is_norun_in(tmp_path, content):
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(InputError, match="config.json"):
@@ -162,17 +96,17 @@ def test_refuses_what_is_no_run(tmp_path, content):
 
 
 def test_ignores_a_half_written_line(tmp_path):
-    run = _run(tmp_path, _rows(3))
+    run = run_in(tmp_path, rows_of(3))
     with open(run / "metrics.jsonl", "a") as file:
         file.write('{"step": 96, "lo')
     assert "72 of 1,200" in _page(run).text
 
 
 def test_says_when_a_run_diverged(tmp_path):
-    rows = _rows(20)
+    rows = rows_of(20)
     for row in rows[15:]:
         row["loss"] = float("nan")
-    text = _page(_run(tmp_path, rows)).text
+    text = _page(run_in(tmp_path, rows)).text
     assert "loss not finite since step 384" in text and "5 values not finite" in text
     assert "last NaN" in text
 
@@ -180,27 +114,27 @@ def test_says_when_a_run_diverged(tmp_path):
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, -1.0, 1e300, 1e-300, 5])
 @pytest.mark.parametrize("num", [1, 2, 30])
 def test_draws_any_metric(tmp_path, value, num):
-    html = write_report(_run(tmp_path, _rows(num, odd=value))).read_text(encoding="utf-8")
+    html = write_report(run_in(tmp_path, rows_of(num, odd=value))).read_text(encoding="utf-8")
     numbers = re.findall(r'(?:\bd|x1|x2|y1|y2|x|y)="([^"]*)"', html)
     assert numbers and not any("nan" in n or "inf" in n for n in numbers)
 
 
 def test_metrics_may_come_and_go_and_be_no_numbers(tmp_path):
-    rows = _rows(4)
+    rows = rows_of(4)
     rows[2] |= {"fid": 12.5}
     rows[3] |= {"note": "text", "flag": True, "none": None}
-    text = _page(_run(tmp_path, rows)).text
+    text = _page(run_in(tmp_path, rows)).text
     assert "fid last 12.5" in text and "note" not in text
 
 
 def test_folds_many_metrics_away(tmp_path):
-    page = _page(_run(tmp_path, _rows(5, **{f"m{i}": i for i in range(20)})))
+    page = _page(run_in(tmp_path, rows_of(5, **{f"m{i}": i for i in range(20)})))
     assert "9 more metrics" in page.text and "details" in page.tags
 
 
 def test_shows_some_of_many_pictures_first_and_last_included(tmp_path):
     steps = range(1, 31)
-    text = _page(_run(tmp_path, pictures=steps)).text
+    text = _page(run_in(tmp_path, pictures=steps)).text
     shown = [int(n) for n in re.findall(r"Step (\d+)", text)]
     assert len(shown) == MAX_PICTURES and (shown[0], shown[-1]) == (1, 30)
     assert set(np.diff(shown)) <= {2, 3}
@@ -208,7 +142,7 @@ def test_shows_some_of_many_pictures_first_and_last_included(tmp_path):
 
 
 def test_embeds_pictures_at_their_own_size(tmp_path):
-    run = _run(tmp_path, pictures=[5])
+    run = run_in(tmp_path, pictures=[5])
     html = write_report(run).read_text(encoding="utf-8")
     match = re.search(r'class="pixels" src="data:image/png;base64,([^"]*)" width="(\d+)"', html)
     assert match
@@ -221,14 +155,14 @@ def test_embeds_pictures_at_their_own_size(tmp_path):
 
 
 def test_skips_a_broken_picture(tmp_path):
-    run = _run(tmp_path, pictures=[1, 2])
+    run = run_in(tmp_path, pictures=[1, 2])
     (run / "samples" / "step_00000003.png").write_bytes(b"\x89PNG no more")
     (run / "samples" / "notes.png").write_bytes(b"")
     assert "Samples at step 2" in _page(run).text
 
 
 def test_stays_small(tmp_path):
-    run = _run(tmp_path, _rows(2000, a=1.0, b=2.0))
+    run = run_in(tmp_path, rows_of(2000, a=1.0, b=2.0))
     noise = np.random.default_rng(0).integers(256, size=(1100, 1100, 3), dtype=np.uint8)
     for step in range(3):
         save_png(run / "samples" / f"step_{step}.png", noise)
@@ -237,13 +171,13 @@ def test_stays_small(tmp_path):
 
 @pytest.mark.parametrize("content", ["{", '"text"', "[1, 2]", '{"rows": 3}', "null"])
 def test_survives_an_odd_evaluation(tmp_path, content):
-    run = _run(tmp_path)
+    run = run_in(tmp_path)
     (run / "evaluation.json").write_text(content)
     assert ("cannot be read" in _page(run).text) == (content == "{")
 
 
 def test_a_page_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
-    run = _run(tmp_path)
+    run = run_in(tmp_path)
     path = write_report(run)
     before = path.read_text(encoding="utf-8")
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
@@ -256,11 +190,12 @@ def test_smooth_curve_is_the_local_mean():
     steps = np.arange(1, 2001)
     noisy = 1 + np.where(steps % 2, 0.1, -0.1)
     panel = curves.panel("loss", steps.tolist(), noisy.tolist())
-    heights = [float(point.split(",")[1]) for point in panel.smooth[1:].split("L")]
+    (line,) = panel.lines
+    heights = [float(point.split(",")[1]) for point in line.smooth[1:].split("L")]
     assert np.ptp(heights) < 1 and len(heights) == curves.MAX_POINTS and not panel.log
     middle = (curves.TOP + curves.BOTTOM) / 2
     assert abs(float(np.mean(heights)) - middle) < 1
-    raw = [float(point.split(",")[1]) for point in panel.raw[1:].split("L")]
+    raw = [float(point.split(",")[1]) for point in line.raw[1:].split("L")]
     assert np.ptp(raw) > 100  # thinned to extremes, not to means
 
 
@@ -295,4 +230,83 @@ def test_number(value, text):
     [(4.21, "4.2 s"), (59.99, "1 min 00 s"), (185, "3 min 05 s"), (7800.0, "2 h 10 min")],
 )
 def test_duration(seconds, text):
-    assert duration(seconds).replace("\u00a0", " ") == text
+    assert curves.duration(seconds) == text
+
+
+def test_scores_have_a_direction_an_error_and_what_real_data_score(tmp_path):
+    text = _page(run_in(tmp_path, evaluation=EVALUATION)).text
+    assert (
+        "fid ↓ 351\u00a0±\u00a031 12.6\u00a0±\u00a03.3 4,500 / 500".replace("\u00a0", " ") in text
+    )
+    assert "c2st ≈ 0.97 0.5 k = 1" in text
+    assert "↓ lower is better. ≈ best near the score of real data." in text
+    assert "higher is better" not in text
+    assert "against: mnist5k:train real data: mnist5k:test features: mnist-v1" in text
+    assert "checkpoint" not in text and "seed of the samples: 3" in text
+
+
+@pytest.mark.parametrize(
+    "value, error, text",
+    [
+        (2197.04, 30.52, "2,197 ± 31"), (-0.00125, 0.00034, "−0.00125 ± 0.00034"),
+        (0.5, 0.0, "0.5"), (0.106, 0.0293, "0.106 ± 0.029"), (float("nan"), 1.0, "NaN"),
+        ("text", None, "text"), (3e-9, 2e-9, "3·10⁻⁹ ± 2·10⁻⁹"),
+    ],
+)  # fmt: skip
+def test_plus_minus(value, error, text):
+    assert plus_minus(value, error).replace("\u00a0", " ") == text
+
+
+def test_samples_scores_and_the_loss_come_before_what_is_technical(tmp_path):
+    rows = [
+        {"step": i, "host_wait": 0.1, "gradient_norm": 1.0, "kl": 2.0, "loss": 3.0}
+        for i in range(1, 4)
+    ]
+    run = run_in(tmp_path, rows, [1, 2], CONFIG | {"command": "gengen train ddpm --steps 3"})
+    (run / "evaluation.json").write_text(json.dumps(EVALUATION))
+    (run / "validation.jsonl").write_text('{"step": 2, "loss": 7.25}\n')
+    text = _page(run).text
+    parts = ["Samples at step 2", "fid ↓", "loss last 3", "held-out loss last 7.25", "kl last 2"]
+    parts += ["Samples over time", "host_wait last 0.1", "gradient_norm last 1", "Details"]
+    parts += ["gengen train ddpm --steps 3", "timesteps 1000"]
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    "changes, text",
+    [
+        ({"picture": "reconstructions"}, "Reconstructions at step 5, each below its example"),
+        ({"picture": "conditional"}, "Samples at step 5; in each row: condition, samples, example"),
+        ({"data": {"shape": [2]}}, "Samples at step 5, blue; data, grey"),
+    ],
+)
+def test_a_caption_says_what_a_picture_shows(tmp_path, changes, text):
+    assert text in _page(run_in(tmp_path, pictures=[5], config=CONFIG | changes)).text
+
+
+def test_a_picture_is_encoded_once_however_often_the_report_is_written(tmp_path, monkeypatch):
+    run = run_in(tmp_path, rows_of(), [600, 1200])
+    page = write_report(run).read_text()
+    monkeypatch.setattr(pictures, "_encode", lambda image: pytest.fail("encoded again"))
+    assert write_report(run).read_text() == page
+
+
+def test_a_fitted_model_has_likelihood_and_samples_and_no_steps(tmp_path):
+    """Written by the fit, and again by `gengen report`."""
+    out = tmp_path / "mixture"
+    data = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
+    np.save(tmp_path / "points.npy", data)
+    words = ["train", "gmm", "--data", str(tmp_path / "points.npy"), "--set", "num_components=2"]
+    assert main([*words, "--out", str(out)]) == 0
+    before = (out / "report.html").read_text(encoding="utf-8")
+    (out / "report.html").unlink()
+    assert main(["report", str(out)]) == 0
+    assert (out / "report.html").read_text(encoding="utf-8") == before
+    text = Page(before).text
+    run = gengen.load(out)
+    likelihood = curves.number(float(np.mean(run.log_prob(data))), 4)
+    parts = ["fitted to", f"Log-likelihood, nats per example {likelihood}"]
+    parts += ["Samples, blue; data, grey", "Gaussian mixture model", "Dempster, Laird & Rubin 1977"]
+    assert all(part in text for part in [*parts, "gengen train gmm --data"])
+    assert not re.search(r"\d steps|No metrics|No samples|Training time|Steps", text)

@@ -1,0 +1,1 @@
+"""What the pages about runs are made of: `gengen.training.report` and `.comparison`."""
