@@ -28,6 +28,9 @@ MAX_HEADER = 2**16  # bytes of an array's header: format 1.0 has room for no mor
 # The first name found is read.
 DATA_NAMES = ("image", "images", "arr_0", "x", "data")
 LABEL_NAMES = ("label", "labels", "y")
+# With a split in their names, as files for Keras and of MedMNIST have them.
+SPLIT_DATA_NAMES = ("x_{}", "X_{}", "{}_images", "{}_x")
+SPLIT_LABEL_NAMES = ("y_{}", "{}_labels", "{}_y")
 
 # What the standard library and NumPy raise on a damaged file.
 _BROKEN = (
@@ -47,17 +50,19 @@ class _Header(NamedTuple):
     dtype: np.dtype
 
 
-def load_npz(path: str | Path) -> Dataset:
+def load_npz(path: str | Path, split: str | None = None) -> Dataset:
     """Read a data set from an .npz file, as `np.savez` and `np.savez_compressed` write it.
 
     The data are the array image, images, arr_0, x or data, whichever comes first in this row; the
-    labels, optional, the array label, labels or y. `gengen.data.arrays` says what they may be.
+    labels, optional, the array label, labels or y. `gengen.data.arrays` says what they may be. Of a
+    file with splits the data are x_train or train_images, the labels y_train or train_labels.
 
     Args:
         path: the file.
+        split: train, test, val, ...; None: train, where the names of the arrays have splits.
 
     Returns:
-        a data set with the path as its name.
+        a data set with the path as its name, and the split if there is one.
 
     Raises:
         InputError: in one line that names the file, the array, the cause and the cure.
@@ -72,14 +77,7 @@ def load_npz(path: str | Path) -> Dataset:
                 for info in archive.infolist()
                 if info.filename.endswith(".npy")
             }
-            data_name = next((name for name in DATA_NAMES if name in members), None)
-            label_name = next((name for name in LABEL_NAMES if name in members), None)
-            if data_name is None:
-                found = ", ".join(sorted(members)) or "none at all"
-                raise InputError(
-                    f"{path}: no array named {', '.join(DATA_NAMES)} (there is: {found}): "
-                    "save as np.savez(path, image=...) or x=..."
-                )
+            data_name, label_name, split = _names(path, set(members), split)
             data = _read(path, archive, members[data_name])
             label = None if label_name is None else _read(path, archive, members[label_name])
     except InputError:
@@ -93,7 +91,29 @@ def load_npz(path: str | Path) -> Dataset:
     if label is not None:
         where = f"{path}: array {label_name}"
         arrays["label"], classes = to_labels(where, label, len(array))
-    return Dataset(str(path), arrays, classes)
+    return Dataset(f"{path}:{split}" if split else str(path), arrays, classes)
+
+
+def _names(path: Path, found: set[str], split: str | None) -> tuple[str, str | None, str | None]:
+    """Return the names of the data and of the labels, None without any, and the split."""
+
+    def first(names: tuple[str, ...], of: str = "") -> str | None:
+        return next((name for each in names if (name := each.format(of)) in found), None)
+
+    data = first(DATA_NAMES) if split is None else None
+    if data is not None:
+        return data, first(LABEL_NAMES), None
+    data = first(SPLIT_DATA_NAMES, split or "train")
+    if data is not None:
+        split = split or "train"
+        return data, first(SPLIT_LABEL_NAMES, split), split
+    there = f"there is: {', '.join(sorted(found)) or 'none at all'}"
+    if split is not None:
+        raise InputError(f"{path}:{split}: no array named x_{split} or {split}_images ({there})")
+    raise InputError(
+        f"{path}: no array named {', '.join(DATA_NAMES)} ({there}): save as np.savez(path, "
+        "image=...) or x=..."
+    )
 
 
 def load_npy(path: str | Path, stream: bool | None = None) -> Dataset | Stream:

@@ -85,7 +85,8 @@ def open_data(spec: str, options: DataOptions = DataOptions()) -> Dataset | Stre
 
             - NAME or NAME:SPLIT, where SPLIT is train (the default) or test: "mnist5k:test";
               upper or lower case is the same;
-            - the path of an .npz or .npy file;
+            - the path of an .npz or .npy file; PATH.npz:SPLIT where its arrays have splits in their
+              names, such as x_test;
             - folder:PATH, images; folder:PATH:SPLIT where PATH has folders train and test. The
               path of an existing folder alone means the same;
             - pairs:A,B, halves:PATH, halves:PATH:right and unpaired:SPEC,SPEC, see
@@ -136,8 +137,9 @@ def _by_name(spec: str) -> Dataset:
     if name not in LOADERS:
         if spec.endswith(".npz"):
             return load_npz(spec)
-        if ".npz:" in spec:
-            raise InputError(f"{spec}: an .npz file has no splits: give its path alone")
+        path, _, last = spec.rpartition(":")
+        if path.endswith(".npz"):
+            return load_npz(path, last)
         raise InputError(_unknown(name))
     if colon and split not in SPLITS:
         raise InputError(f"{spec}: no split {split!r}: the splits are {', '.join(SPLITS)}")

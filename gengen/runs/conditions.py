@@ -7,6 +7,7 @@ an image, or a part of one, is taken from held-out data where there are any.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -55,9 +56,9 @@ def some(data: AnyData, num: int, seed: int = 0) -> Batch:
 def held_out_of(spec: str) -> str | None:
     """Return the spec of the test part of a data set whose training part `spec` is, if known."""
     name, colon, split = spec.partition(":")
-    if name in ("folder", "tfds"):
-        start, last, split = spec.rpartition(":")
-        return f"{start}:test" if last and split == "train" else None
+    start, last, end = spec.rpartition(":")
+    if name in ("folder", "tfds") or start.endswith(".npz"):
+        return f"{start}:test" if last and end == "train" else None
     if "." in name or name in ("pairs", "halves", "unpaired") or (colon and split != "train"):
         return None
     return f"{name}:test"
@@ -76,8 +77,12 @@ def held_out(settings: dict[str, Any], options: DataOptions = DataOptions()) -> 
     if options == DataOptions():
         options = DataOptions(**settings.get("data_options", {}))
     spec = settings["data"]["name"]
+    other = held_out_of(spec)
+    if other is not None:
+        with suppress(InputError):  # there is no such part
+            return open_data(other, options)
     try:
-        return open_data(held_out_of(spec) or spec, options)
+        return open_data(spec, options)
     except InputError as error:
         raise InputError(f"the run's data cannot be opened ({error}): pass --data") from None
 

@@ -64,7 +64,7 @@ def test_a_path(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, x=np.zeros((3, 2)))
     assert len(load(str(path))) == 3
-    with pytest.raises(InputError, match="no splits"):
+    with pytest.raises(InputError, match="no array named x_test or test_images .there is: x"):
         load(f"{path}:test")
 
 

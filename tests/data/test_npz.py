@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gengen.data import load, memory
+from gengen.runs import conditions
 from gengen.types import InputError
 
 RNG = np.random.default_rng(0)
@@ -44,6 +45,28 @@ def test_names(tmp_path, save, name, label):
     np.testing.assert_array_equal(data.arrays["image"], IMAGE)
     np.testing.assert_array_equal(data.arrays["label"], np.arange(6))
     assert data.arrays["label"].dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    "names", [("x_{}", "y_{}"), ("X_{}", "y_{}"), ("{}_images", "{}_labels"), ("{}_x", "{}_y")]
+)
+def test_splits_in_the_names_of_arrays(tmp_path, names):
+    """As in Keras' mnist.npz, and in MedMNIST's files, whose labels are columns."""
+    data, label = names
+    y = np.arange(6, dtype=np.uint8)[:, None]
+    arrays = {data.format("train"): IMAGE, label.format("train"): y}
+    path = npz(tmp_path, **arrays, **{data.format("test"): IMAGE[:2]})
+    train, test = load(path), load(f"{path}:test")
+    assert (train.name, test.name) == (f"{path}:train", f"{path}:test")
+    assert load(f"{path}:train").fingerprint == train.fingerprint
+    np.testing.assert_array_equal(train.arrays["label"], np.arange(6))
+    assert len(test) == 2 and "label" not in test.arrays
+    assert conditions.held_out_of(train.name) == test.name
+    assert conditions.held_out({"data": {"name": train.name}}).name == test.name
+    path = npz(tmp_path, **arrays)  # without a test split: the data themselves
+    assert conditions.held_out({"data": {"name": train.name}}).name == train.name
+    with pytest.raises(InputError, match="no array named x_val"):
+        load(f"{path}:val")
 
 
 def test_images_without_channels_and_without_labels(tmp_path):
