@@ -1,18 +1,94 @@
-"""Optax transforms that games and replicas need.
+"""Learning rates of all models, and optax transforms that games and replicas need.
 
-Each is a plain `optax.GradientTransformation`, to be chained with any other.
+Each transform is a plain `optax.GradientTransformation`, to be chained with any other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from gengen.contract import BaseConfig
 from gengen.rng import AXIS, axis_is_bound
 from gengen.types import InputError, PyTree
+
+SCHEDULES = ("constant", "cosine", "linear")
+
+
+@dataclass(frozen=True)
+class ScheduledConfig(BaseConfig):
+    """Base of Configs with a `learning_rate`: how the rate changes during training."""
+
+    # After warm-up, "constant", or a decay along a "cosine" or "linear". None: a cosine if
+    # decay_steps is set, else constant.
+    lr_schedule: str | None = None
+    warmup_steps: int = 0  # train steps in which the learning rate rises linearly from 0
+    # Train step at which the learning rate has fallen to decay_floor · learning_rate. It stays
+    # there when a run is extended beyond this step. Of staged models, a step of each stage. 0: no
+    # decay, or with "cosine" or "linear" the number of train steps.
+    decay_steps: int = 0
+    decay_floor: float = 0.0  # last learning rate of the decay, as a fraction of learning_rate
+
+
+def learning_rate(cfg: Any, peak: float | None = None, updates: int = 1) -> float | optax.Schedule:
+    """Return the learning rate of a Config, as optax's optimisers take it.
+
+    Args:
+        cfg: a `ScheduledConfig` with a `learning_rate`.
+        peak: largest learning rate, after warm-up; None: `cfg.learning_rate`.
+        updates: updates of the optimiser in a train step.
+
+    Returns:
+        A number if the rate does not change, else update → rate.
+
+    Raises:
+        InputError: for fields that contradict each other.
+    """
+    top: float = cfg.learning_rate if peak is None else peak
+    shape = cfg.lr_schedule or ("cosine" if cfg.decay_steps else "constant")
+    _check_schedule(cfg, shape)
+    warmup, length = updates * cfg.warmup_steps, updates * (cfg.decay_steps - cfg.warmup_steps)
+    if shape == "constant":
+        if not warmup:
+            return top
+        rate = optax.constant_schedule(top)
+    elif shape == "cosine":
+        rate = optax.cosine_decay_schedule(top, length, cfg.decay_floor)
+    else:
+        rate = optax.linear_schedule(top, top * cfg.decay_floor, length)
+    if not warmup:
+        return rate
+    return optax.join_schedules([optax.linear_schedule(0.0, top, warmup), rate], [warmup])
+
+
+def _check_schedule(cfg: Any, shape: str) -> None:
+    """Check the fields of a `ScheduledConfig`."""
+    if shape not in SCHEDULES:
+        raise InputError(
+            f"Config.lr_schedule = {shape!r}; it must be one of {', '.join(SCHEDULES)}"
+        )
+    for name in ("warmup_steps", "decay_steps"):
+        if getattr(cfg, name) < 0:
+            raise InputError(f"Config.{name} = {getattr(cfg, name)}; it must be at least 0")
+    if not 0 <= cfg.decay_floor <= 1:
+        raise InputError(f"Config.decay_floor = {cfg.decay_floor}; it must be in [0, 1]")
+    if shape == "constant":
+        return
+    if not cfg.decay_steps:
+        raise InputError(
+            f"Config.lr_schedule = {shape!r} with decay_steps = 0: set decay_steps to the number "
+            "of train steps, as gengen.train does"
+        )
+    if cfg.decay_steps <= cfg.warmup_steps:
+        raise InputError(
+            f"Config.decay_steps = {cfg.decay_steps}; it must be larger than warmup_steps = "
+            f"{cfg.warmup_steps}"
+        )
 
 
 def ascend(tx: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -28,6 +28,7 @@ VOCABULARY = {
     "optimizer": (STR, "name of the optimiser"),
     "b1": (FLOAT, "of Adam: decay of the gradient's average, per step"),
     "b2": (FLOAT, "of Adam and RMSProp: decay of the squared gradient's average, per step"),
+    "lr_schedule": (f"{STR} | None", "how the learning rate changes after warm-up"),
     "warmup_steps": (INT, "train steps in which the learning rate rises from 0"),
     "decay_steps": (INT, "train steps after which the learning rate has decayed"),
     "decay_floor": (FLOAT, "last learning rate of the decay, relative to learning_rate"),

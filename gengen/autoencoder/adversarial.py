@@ -33,7 +33,6 @@ from jax.typing import ArrayLike
 from gengen import distributions as dist
 from gengen import rng
 from gengen.contract import (
-    BaseConfig,
     Task,
     adapt,
     check_labels,
@@ -42,6 +41,7 @@ from gengen.contract import (
 )  # fmt: skip
 from gengen.nn.codec import Decoder, Encoder
 from gengen.nn.mlp import MLP
+from gengen.optim import ScheduledConfig, learning_rate
 from gengen.steps import Loss, Step, player, sequence
 from gengen.steps import method as build
 from gengen.types import (
@@ -64,7 +64,7 @@ THICKNESS = 0.1  # standard deviation of the roll
 
 
 @dataclass(frozen=True)
-class Config(BaseConfig):
+class Config(ScheduledConfig):
     """The paper's algorithm; networks of a size that a laptop trains."""
 
     shape: Shape = (28, 28, 1)  # of one example: (H, W, C) in [-1, 1], or (D,)
@@ -297,7 +297,7 @@ def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Metho
     `encoder_loss`, in nats: ln 4 and ln 2 if D cannot tell latents from samples of p(z).
     """
     rates = (cfg.discriminator_learning_rate or cfg.learning_rate, cfg.encoder_learning_rate)
-    for_d, for_e = (tx or optax.adam(rate, b1=cfg.b1) for rate in rates)
+    for_d, for_e = (tx or optax.adam(learning_rate(cfg, rate), b1=cfg.b1) for rate in rates)
 
     def init_variables(key: Key, batch: Batch) -> PyTree:
         x = check_shape(batch, cfg.shape)[:1]
@@ -332,7 +332,7 @@ def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Metho
         init_variables,
         sequence(
             team("reconstruction", ("encoder", "decoder"), reconstruction,
-                 tx or optax.adam(cfg.learning_rate)),
+                 tx or optax.adam(learning_rate(cfg))),
             player("discriminator", discrimination, for_d),
             player("encoder", deception, for_e),
         ),

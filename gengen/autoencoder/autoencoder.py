@@ -26,11 +26,12 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from gengen.contract import BaseConfig, Task, adapt, refuse_condition
+from gengen.contract import Task, adapt, refuse_condition
 from gengen.contract import unconditional as condition_of
 from gengen.distributions import total
 from gengen.nn.codec import Decoder, Encoder, code_map
 from gengen.nn.mirror import ACTIVATIONS, MirrorMLP
+from gengen.optim import ScheduledConfig, learning_rate
 from gengen.steps import descent
 from gengen.steps import method as build
 from gengen.types import Array, Batch, InputError, Key, Method, PyTree, Shape, check_shape
@@ -45,7 +46,7 @@ MAP_CHANNELS = 16  # of the latent map of images: 32×32×3 → 4×4×16
 
 
 @dataclass(frozen=True)
-class Config(BaseConfig):
+class Config(ScheduledConfig):
     """A convolutional autoencoder of images, an MLP of vectors."""
 
     shape: Shape = (28, 28, 1)  # of one example: (H, W, C) in [-1, 1], or (D,)
@@ -251,4 +252,4 @@ def method_from(
         out = jnp.asarray(net.apply({"params": params}, corrupt(key, x)))
         return distance(cfg, x, out).mean(), ({}, mutables)
 
-    return build(init_variables, descent(loss, tx or optax.adam(cfg.learning_rate)))
+    return build(init_variables, descent(loss, tx or optax.adam(learning_rate(cfg))))

@@ -32,11 +32,12 @@ from jax.typing import ArrayLike
 
 from gengen.autoencoder.autoencoder import cross_entropy
 from gengen.autoencoder.denoising import mask
-from gengen.contract import BaseConfig, Task, refuse_condition
+from gengen.contract import Task, refuse_condition
 from gengen.contract import unconditional as condition_of
 from gengen.data import AnyData, Dataset
 from gengen.distributions import total
 from gengen.nn.mirror import ACTIVATIONS, MirrorMLP
+from gengen.optim import ScheduledConfig, learning_rate
 from gengen.stages import Finished, Stage, coded, resident
 from gengen.steps import descent
 from gengen.steps import method as build
@@ -60,7 +61,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Config(BaseConfig):
+class Config(ScheduledConfig):
     """The stack, and how its layers are trained."""
 
     shape: Shape = (28, 28, 1)  # of one example: (H, W, C) in [-1, 1], or (D,)
@@ -180,7 +181,7 @@ def stages(cfg: Config, tx: optax.GradientTransformation | None = None) -> tuple
     Metrics of each: `loss`, of an example: cross-entropy in nats, or squared error. If the
     fine-tuning is by labels, `accuracy` too, on the batch before the step.
     """
-    tx = tx or optax.adam(cfg.learning_rate)
+    tx = tx or optax.adam(learning_rate(cfg))
     layers = [
         Stage(
             f"layer{i + 1}",
@@ -232,7 +233,7 @@ def finetune_method(cfg: Config, tx: optax.GradientTransformation | None = None)
         value = optax.softmax_cross_entropy_with_integer_labels(out, labels).mean()
         return value, ({"accuracy": accuracy}, mutables)
 
-    return build(init_variables, descent(loss, tx or optax.adam(cfg.learning_rate)))
+    return build(init_variables, descent(loss, tx or optax.adam(learning_rate(cfg))))
 
 
 def _labels(batch: Batch) -> Array:

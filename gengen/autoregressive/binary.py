@@ -28,13 +28,14 @@ from gengen.autoregressive.conditionals import (
     check_positive,
     observed,
 )
-from gengen.contract import BaseConfig, Task, refuse_condition, require_num
+from gengen.contract import Task, refuse_condition, require_num
+from gengen.optim import ScheduledConfig
 from gengen.types import Array, Batch, InputError, Key, Method, PyTree, Shape, check_shape
 from gengen.xla import jit
 
 
 @dataclass(frozen=True)
-class Config(BaseConfig):
+class Config(ScheduledConfig):
     """What every model of binary data has."""
 
     shape: Shape = (28, 28, 1)  # of one example: (H, W, C) in [-1, 1], or (D,)

@@ -14,6 +14,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gengen import distributions as dist
+from gengen.optim import learning_rate
 from gengen.steps import descent, with_ema
 from gengen.steps import method as build
 from gengen.types import Array, Batch, InputError, Key, Method, PyTree, Shape
@@ -96,5 +97,5 @@ def maximum_likelihood(
     def loss(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
         return -jnp.mean(log_p({"params": params}, key, batch)), ({}, mutables)
 
-    tx = tx or optax.adam(cfg.learning_rate)
+    tx = tx or optax.adam(learning_rate(cfg))
     return build(init_variables, with_ema(descent(loss, tx), cfg.ema_decay))

@@ -28,13 +28,14 @@ from gengen import rng
 from gengen.autoregressive import conditionals
 from gengen.autoregressive.conditionals import BINARISE, check_observation, check_positive
 from gengen.autoregressive.heads import Head, head, level
-from gengen.contract import BaseConfig, Task, require_num
+from gengen.contract import Task, require_num
+from gengen.optim import ScheduledConfig
 from gengen.types import Array, Batch, InputError, Key, Method, PyTree, Shape, check_shape
 from gengen.xla import jit
 
 
 @dataclass(frozen=True)
-class Config(BaseConfig):
+class Config(ScheduledConfig):
     """What every model of pixels has."""
 
     shape: Shape = (28, 28, 1)  # of one example: (H, W, C) in [-1, 1]

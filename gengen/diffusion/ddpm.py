@@ -32,7 +32,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gengen import rng
-from gengen.contract import BaseConfig, Task, refuse_condition, require_num
+from gengen.contract import Task, refuse_condition, require_num
 from gengen.contract import unconditional as condition_of
 from gengen.diffusion import inverse, samplers
 from gengen.diffusion.defaults import optimizer, patch_size, task_fields
@@ -49,6 +49,7 @@ from gengen.diffusion.schedule import (
 )
 from gengen.nn.mlp import TimeMLP
 from gengen.nn.unet import UNet
+from gengen.optim import ScheduledConfig
 from gengen.steps import descent, with_ema
 from gengen.steps import method as build
 from gengen.types import Array, Batch, InputError, Key, Method, PyTree, Shape, check_shape
@@ -71,7 +72,7 @@ ConfigT = TypeVar("ConfigT", bound="Config")
 
 
 @dataclass(frozen=True)
-class Config(BaseConfig):
+class Config(ScheduledConfig):
     """Data, diffusion, network, training and sampling: good settings for minutes on a CPU."""
 
     shape: Shape = (28, 28, 1)  # of one example: (H, W, C) in [-1, 1], or (D,)
@@ -97,10 +98,6 @@ class Config(BaseConfig):
     learning_rate: float = 2e-3  # of Adam
     b2: float = 0.99  # of Adam: decay of the squared gradient's average, per step
     warmup_steps: int = 50  # of the learning rate, linear from 0
-    # Step at which the learning rate, on a cosine, has fallen to decay_floor · learning_rate. It
-    # stays there when a run is extended beyond this step. 0: no decay.
-    decay_steps: int = 0
-    decay_floor: float = 0.0  # last learning rate of the decay, as a fraction of learning_rate
     clip_norm: float = 1.0  # of the gradient, over all parameters
     ema_decay: float = 0.995  # of the parameters' average, per step; warmed up
     times_per_example: int = 1  # number of t for each example of a batch

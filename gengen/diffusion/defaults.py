@@ -10,6 +10,7 @@ from typing import Any
 import optax
 
 from gengen.contract import Task
+from gengen.optim import learning_rate
 from gengen.types import Shape
 
 
@@ -44,12 +45,7 @@ def patch_size(shape: Shape, least: int = 7) -> int:
 
 def optimizer(cfg: Any) -> optax.GradientTransformation:
     """Return Adam with a warmed-up, optionally decaying learning rate, and gradient clipping."""
-    rate = optax.constant_schedule(cfg.learning_rate)
-    if cfg.decay_steps:
-        length = cfg.decay_steps - cfg.warmup_steps
-        rate = optax.cosine_decay_schedule(cfg.learning_rate, length, cfg.decay_floor)
-    if cfg.warmup_steps:
-        ramp = optax.linear_schedule(0.0, cfg.learning_rate, cfg.warmup_steps)
-        rate = optax.join_schedules([ramp, rate], [cfg.warmup_steps])
+    rate = learning_rate(cfg)
+    rate = rate if callable(rate) else optax.constant_schedule(rate)
     adam = optax.inject_hyperparams(optax.adam)(rate, b2=cfg.b2)  # the rate becomes a metric
     return optax.chain(optax.clip_by_global_norm(cfg.clip_norm), adam)

@@ -34,7 +34,7 @@ from gengen.flow.couplings import CouplingNet
 from gengen.flow.pixels import to_logits, to_unit
 from gengen.nn.conv import ConvEncoder
 from gengen.nn.mlp import MLP
-from gengen.optim import ascend, clip_weights
+from gengen.optim import ascend, clip_weights, learning_rate
 from gengen.steps import method as build
 from gengen.steps import player, repeat, sequence, with_ema
 from gengen.types import Array, Batch, InputError, Key, Method, PyTree, check_shape
@@ -249,7 +249,8 @@ def method(
     flow = player("generator", flow_loss, tx)
     if not cfg.adversarial_weight:
         return build(init_variables, with_ema(flow, cfg.ema_decay))
-    rmsprop = optax.rmsprop(cfg.critic_learning_rate, decay=0.99)
+    rate = learning_rate(cfg, cfg.critic_learning_rate, cfg.n_critic)
+    rmsprop = optax.rmsprop(rate, decay=0.99)
     climb = optax.chain(ascend(rmsprop), clip_weights(cfg.weight_clip))
     critic = repeat(player("critic", critic_loss, climb), cfg.n_critic)
     return build(init_variables, with_ema(sequence(critic, flow), cfg.ema_decay))

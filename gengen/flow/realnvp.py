@@ -37,10 +37,11 @@ import optax
 from jax.typing import ArrayLike
 
 from gengen import rng
-from gengen.contract import BaseConfig, Task, refuse_condition, require_num
+from gengen.contract import Task, refuse_condition, require_num
 from gengen.contract import unconditional as condition_of
 from gengen.flow.couplings import CouplingNet, RealNVP
 from gengen.flow.pixels import to_image, to_logits
+from gengen.optim import ScheduledConfig, learning_rate
 from gengen.steps import descent, with_ema
 from gengen.steps import method as build
 from gengen.types import Array, Batch, InputError, Key, Method, Metrics, PyTree, Shape, check_shape
@@ -55,7 +56,7 @@ LOG_PROB = "lower bound"  # of images, by dequantisation; of vectors it is exact
 
 
 @dataclass(frozen=True)
-class Config(BaseConfig):
+class Config(ScheduledConfig):
     """The paper's flow, with networks that train in minutes on a CPU."""
 
     shape: Shape = (28, 28, 1)  # of one example: (H, W, C) in [-1, 1], of 8 bits; or (D,)
@@ -364,5 +365,5 @@ def method(
 
 def optimizer(cfg: Config) -> optax.GradientTransformation:
     """Return Adam with gradient clipping."""
-    adam = optax.inject_hyperparams(optax.adam)(cfg.learning_rate)
+    adam = optax.inject_hyperparams(optax.adam)(learning_rate(cfg))
     return optax.chain(optax.clip_by_global_norm(cfg.clip_norm), adam)

@@ -17,9 +17,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gengen.contract import BaseConfig, Task
+from gengen.contract import Task
 from gengen.nn.conv import ConvDecoder, ConvEncoder
 from gengen.nn.mlp import MLP
+from gengen.optim import ScheduledConfig, learning_rate
 from gengen.types import Array, InputError, Shape
 
 DECAY_FLOOR = 0.02  # last learning rate of the decay, as a fraction of the first
@@ -30,7 +31,7 @@ RENAMED: dict[str, str | None] = {
 
 
 @dataclass(frozen=True)
-class Config(BaseConfig):
+class Config(ScheduledConfig):
     """The fields of all games between these networks: good settings for minutes on a CPU."""
 
     shape: Shape = (28, 28, 1)  # of one example: (H, W, C) in [-1, 1], or (D,)
@@ -45,9 +46,7 @@ class Config(BaseConfig):
     discriminator_learning_rate: float = 5e-4  # of the discriminator's Adam
     b1: float = 0.5  # of Adam: decay of the gradient's average, per step
     b2: float = 0.999  # of Adam: decay of the squared gradient's average, per step
-    # Step at which both learning rates, on a cosine, have fallen to DECAY_FLOOR of their first
-    # value, where they stay. 0: no decay.
-    decay_steps: int = 0
+    decay_floor: float = DECAY_FLOOR  # last learning rates of the decay, relative to the first ones
     ema_decay: float = 0.995  # of the averaged generator that is sampled, per step; 0: none
 
     RENAMED: ClassVar[dict[str, str | None]] = RENAMED
@@ -140,17 +139,10 @@ def adam(
     cfg: Config, n_critic: int = 1
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
     """Return the optimisers of the discriminator, for n_critic steps each, and the generator."""
-    discriminator = schedule(cfg.discriminator_learning_rate, n_critic * cfg.decay_steps)
-    generator = schedule(cfg.learning_rate, cfg.decay_steps)
+    discriminator = learning_rate(cfg, cfg.discriminator_learning_rate, n_critic)
+    generator = learning_rate(cfg)
     first, second = (optax.adam(rate, b1=cfg.b1, b2=cfg.b2) for rate in (discriminator, generator))
     return first, second
-
-
-def schedule(rate: float, decay_steps: int) -> float | optax.Schedule:
-    """Return the learning rate, or its decay along a cosine over so many steps."""
-    if not decay_steps:
-        return rate
-    return optax.cosine_decay_schedule(rate, decay_steps, DECAY_FLOOR)
 
 
 # --- networks ------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from gengen.gan import gan, networks
 from gengen.gan.game import Game, Networks, play, with_networks
 from gengen.gan.regularization import r1
 from gengen.nn.unet import upsample
+from gengen.optim import learning_rate
 from gengen.types import Array, InputError, Key, Method, PyTree, Shape
 
 __all__ = [
@@ -172,9 +173,7 @@ def method(
     Metrics: see `gengen.gan.game.play`; `net`: as in `gan.method`.
     """
     rates = (cfg.discriminator_learning_rate, cfg.learning_rate)
-    rmsprop = tuple(
-        optax.rmsprop(networks.schedule(rate, cfg.decay_steps), decay=cfg.b2) for rate in rates
-    )
+    rmsprop = tuple(optax.rmsprop(learning_rate(cfg, rate), decay=cfg.b2) for rate in rates)
     own = networks.adam(cfg) if cfg.optimizer == "adam" else rmsprop
     discriminator_tx, generator_tx = (tx, tx) if tx else own
     return play(game(cfg, net), discriminator_tx, generator_tx, ema_decay=cfg.ema_decay)

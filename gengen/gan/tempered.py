@@ -33,6 +33,7 @@ from gengen.gan import diagnostics, gan, networks
 from gengen.gan import game as games
 from gengen.gan.game import STATES, Game, Networks, Transform, player_losses
 from gengen.nn.mlp import MLP
+from gengen.optim import learning_rate
 from gengen.steps import method as build
 from gengen.steps import player, sequence, with_ema
 from gengen.types import Array, Batch, Key, Method, PyTree, check_shape
@@ -143,7 +144,7 @@ def method(
         return {**variables, "params": {**variables["params"], "lens": own}}
 
     txs, losses = (tx, tx) if tx else networks.adam(cfg), player_losses(played)
-    rate = networks.schedule(cfg.lens_learning_rate, cfg.decay_steps)
+    rate = learning_rate(cfg, cfg.lens_learning_rate)
     step = sequence(
         player("discriminator", losses["discriminator"], txs[0]),
         player("generator", losses["generator"], txs[1]),

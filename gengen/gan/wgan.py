@@ -38,12 +38,12 @@ import jax
 import optax
 from jax.typing import ArrayLike
 
-from gengen.contract import BaseConfig, Task
+from gengen.contract import Task
 from gengen.contract import unconditional as condition_of
 from gengen.gan import game as games
 from gengen.gan import networks
 from gengen.gan.game import GENERATOR, Game, Losses, Networks, play, with_networks
-from gengen.optim import ascend, clip_weights
+from gengen.optim import ScheduledConfig, ascend, clip_weights, learning_rate
 from gengen.steps import Loss
 from gengen.types import Array, Batch, Key, Method, PyTree, Shape
 
@@ -53,7 +53,7 @@ CRITIC = "critic"  # the name of the player among the parameters
 
 
 @dataclass(frozen=True)
-class Config(BaseConfig):
+class Config(ScheduledConfig):
     """Algorithm 1 with a higher learning rate, between small networks."""
 
     shape: Shape = (28, 28, 1)  # of one example: (H, W, C) in [-1, 1], or (D,)
@@ -152,11 +152,14 @@ def method(
         net: as in `gan.method`: a generator and a critic.
     """
     # The decay of squared gradients that the authors' code (PyTorch's default) uses.
-    tx = tx or optax.rmsprop(cfg.learning_rate, decay=0.99)
-    critic_tx = optax.chain(ascend(tx), clip_weights(cfg.weight_clip))
+    generator_tx, rmsprop = (
+        tx or optax.rmsprop(learning_rate(cfg, updates=updates), decay=0.99)
+        for updates in (1, cfg.n_critic)
+    )
+    critic_tx = optax.chain(ascend(rmsprop), clip_weights(cfg.weight_clip))
     wgan = game(cfg, net)
     losses = algorithm_1(wgan, cfg.n_critic)
-    return play(wgan, critic_tx, tx, n_critic=cfg.n_critic, losses=losses)
+    return play(wgan, critic_tx, generator_tx, n_critic=cfg.n_critic, losses=losses)
 
 
 def sample(

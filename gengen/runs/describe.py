@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from gengen.contract import unconditional
+from gengen.optim import ScheduledConfig
 from gengen.runs import discover
 
 CAN = ("sample", "log_prob", "encode", "decode", "reconstruct")
@@ -88,15 +89,26 @@ def reference(doc: str) -> str:
 
 
 def fields(config_type: type) -> list[Field]:
-    """Return the fields of a Config class, in their order, with the comments of the source."""
+    """Return the fields of a Config class, with the comments of the source.
+
+    They are in their order, but for those of the learning rate's schedule, which follow it.
+    """
     comments: dict[str, str] = {}
     for base in reversed(config_type.__mro__):
         if dataclasses.is_dataclass(base):
             comments |= {name: text for name, text in _comments(base).items() if text}
-    return [
+    found = [
         Field(field.name, str(field.type), _default(field), comments.get(field.name, ""))
         for field in dataclasses.fields(config_type)
     ]
+    names = [field.name for field in found]
+    if not issubclass(config_type, ScheduledConfig) or "learning_rate" not in names:
+        return found
+    shared = {field.name for field in dataclasses.fields(ScheduledConfig)}
+    place = names.index("learning_rate") + 1
+    own = [field for field in found[:place] if field.name not in shared]
+    schedule = [field for field in found if field.name in shared]
+    return [*own, *schedule, *(field for field in found[place:] if field.name not in shared)]
 
 
 def _default(field: dataclasses.Field) -> Any:

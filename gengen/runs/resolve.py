@@ -21,7 +21,7 @@ from gengen.errors import InputError
 from gengen.runs import config, discover
 from gengen.runs.trained import Run
 from gengen.training import run_dir
-from gengen.training.plan import check_positive
+from gengen.training.plan import check_positive, shares
 from gengen.xla import on_cpu
 
 DATA, STEPS = "mnist5k", 1000  # of a new run, if nothing else is given
@@ -92,7 +92,7 @@ def resolve(module: ModuleType, asked: Asked, old: dict[str, Any]) -> Resolved:
         return _config(module, asked, data, steps, file, old)
 
     steps = _steps(module, asked, data, past, config_for)
-    cfg = config_for(steps)
+    cfg = _scheduled(module, config_for(steps), steps)
     config.check_classes(cfg, data)
     return Resolved(cfg, data, options, steps, int(first(asked.seed, past.get("seed"), 0)), past)
 
@@ -133,6 +133,19 @@ def _config(
     if isinstance(given, tuple):
         return config.configure(cfg, given)
     return config.with_fields(cfg, given) if given else cfg
+
+
+def _scheduled(module: ModuleType, cfg: Any, steps: int) -> Any:
+    """Return the Config with a decay of the learning rate that lasts as long as the training.
+
+    Of stages: as long as the longest one.
+    """
+    if getattr(cfg, "lr_schedule", None) in (None, "constant") or cfg.decay_steps:
+        return cfg
+    if hasattr(module, "stages"):
+        stages = module.stages(dataclasses.replace(cfg, lr_schedule=None))
+        steps = max(shares(steps, [stage.share for stage in stages]))
+    return dataclasses.replace(cfg, decay_steps=steps)
 
 
 def _initial(module: ModuleType, asked: Asked, task: Task) -> Any:

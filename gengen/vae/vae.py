@@ -36,8 +36,9 @@ from jax.typing import ArrayLike
 
 from gengen import distributions as dist
 from gengen import rng
-from gengen.contract import BaseConfig, Task, adapt, refuse_condition, require_num
+from gengen.contract import Task, adapt, refuse_condition, require_num
 from gengen.contract import unconditional as condition_of
+from gengen.optim import ScheduledConfig, learning_rate
 from gengen.steps import descent, with_ema
 from gengen.steps import method as build
 from gengen.types import Array, Batch, InputError, Key, Method, PyTree, Shape, check_shape
@@ -74,7 +75,7 @@ OPTIONS = {
 
 
 @dataclass(frozen=True)
-class Config(BaseConfig):
+class Config(ScheduledConfig):
     """The paper's algorithm; networks of a size that a laptop trains."""
 
     shape: Shape = (28, 28, 1)  # of one example: (H, W, C) in [-1, 1], or (D,)
@@ -395,5 +396,5 @@ def method(
         parts = terms(cfg, used, {"params": params, **mutables}, x, noise_key)
         return weighted(cfg, parts), (means(parts), mutables)
 
-    tx = tx or optax.adam(cfg.learning_rate)
+    tx = tx or optax.adam(learning_rate(cfg))
     return build(init_variables, with_ema(descent(loss, tx), cfg.ema_decay))

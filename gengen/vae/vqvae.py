@@ -36,8 +36,9 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from gengen.contract import BaseConfig, Task, adapt, refuse_condition
+from gengen.contract import Task, adapt, refuse_condition
 from gengen.contract import unconditional as condition_of
+from gengen.optim import ScheduledConfig, learning_rate
 from gengen.steps import descent, with_ema
 from gengen.steps import method as build
 from gengen.types import Array, Batch, InputError, Key, Method, Metrics, PyTree, Shape, check_shape
@@ -62,7 +63,7 @@ SMALL = 16  # images with a smaller side than this have one level by default
 
 
 @dataclass(frozen=True)
-class ImageConfig(BaseConfig):
+class ImageConfig(ScheduledConfig):
     """What all VQ-VAEs of images have in common; networks of a size that a laptop trains."""
 
     shape: Shape = (28, 28, 1)  # of one example: (H, W, C) in [-1, 1], or (D,)
@@ -386,5 +387,5 @@ def method(
         metrics |= {"kl": jnp.asarray(kl(cfg), jnp.float32), "perplexity": perplexity(cfg, k)}
         return jnp.mean(value), (metrics, mutables)
 
-    tx = tx or optax.adam(cfg.learning_rate)
+    tx = tx or optax.adam(learning_rate(cfg))
     return build(init_variables, with_ema(descent(loss, tx), cfg.ema_decay))

@@ -107,7 +107,8 @@ def prior(cfg: Config) -> pixelcnn.Config:
         hidden_channels=cfg.hidden_channels, num_layers=cfg.num_layers,
         first_kernel_size=cfg.first_kernel_size, head_channels=cfg.head_channels,
         num_classes=cfg.num_classes, batch_size=cfg.batch_size,
-        learning_rate=cfg.prior_learning_rate,
+        learning_rate=cfg.prior_learning_rate, lr_schedule=cfg.lr_schedule,
+        warmup_steps=cfg.warmup_steps, decay_steps=cfg.decay_steps, decay_floor=cfg.decay_floor,
     )  # fmt: skip
 
 

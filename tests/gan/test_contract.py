@@ -25,6 +25,7 @@ from gengen.gan import (
     wgan,
     wgan_gp,
 )
+from gengen.optim import learning_rate
 
 GAMES = [cgan, dcgan, gan, lsgan, minibatch, regularization, replay, resnet_gan, tempered, wgan,
          wgan_gp]  # fmt: skip
@@ -91,11 +92,11 @@ def test_levels_halve_the_sides():
 
 def test_learning_rates_decay_to_the_floor():
     cfg = gan.Config(shape=(2,), decay_steps=10, learning_rate=1e-2)
-    rate = networks.schedule(cfg.learning_rate, cfg.decay_steps)
+    rate = learning_rate(cfg)
     assert callable(rate)
     found = [float(jnp.asarray(rate(t))) for t in (0, 5, 10, 50)]
     np.testing.assert_allclose(found, [1e-2, 0.51e-2, 2e-4, 2e-4], rtol=1e-5)
-    assert networks.schedule(1e-2, 0) == 1e-2
+    assert learning_rate(dataclasses.replace(cfg, decay_steps=0)) == 1e-2
 
 
 class Affine(nn.Module):
