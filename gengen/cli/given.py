@@ -22,6 +22,7 @@ from gengen.diffusion.inverse import Measurement
 from gengen.diffusion.operators import Operator
 from gengen.errors import InputError
 from gengen.runs.pictures import enlarged
+from gengen.runs.sampling import to_stderr
 from gengen.runs.trained import Run
 from gengen.types import Shape
 from gengen.viz.grid import grid
@@ -55,6 +56,7 @@ def draw(args: Sample, model: Run) -> tuple[np.ndarray, str]:
         y = read(options.given, like[1:])[None]
     measurement = Measurement(operator, y, options.noise)
     steps = min(options.steps or STEPS, cfg.T)
+    to_stderr(f"sampling {num} images with {steps} network evaluations each ...")
     x = np.asarray(module.posterior(cfg, variables, key, num, measurement, options.method, steps))
     std = 2 * x.std(0, ddof=1) - 1 if num > 1 else -np.ones(cfg.shape, np.float32)
     shown = [enlarged(y[0], cfg.shape), *x, x.mean(0), std]

@@ -58,8 +58,8 @@ def load_data(source: Any, label: Any = None, options: DataOptions = DataOptions
     """Return the data that `source` stands for.
 
     Args:
-        source: a spec as in `open_data`; a `Dataset` or `Stream`, returned as it is; or an array
-            of images or vectors, as in `Dataset.of`.
+        source: a spec as in `open_data`; a `Dataset` or `Stream`, returned as it is; an array of
+            images or vectors, as in `Dataset.of`; or a tuple of it and its labels.
         label: of an array: integers or strings [N], as in `Dataset.of`.
         options: how images are read.
 
@@ -74,6 +74,8 @@ def load_data(source: Any, label: Any = None, options: DataOptions = DataOptions
         return source
     if isinstance(source, str | Path):
         return open_data(str(source), options)
+    if isinstance(source, tuple) and len(source) == 2 and label is None:
+        source, label = source
     return Dataset.of(source, label)
 
 

@@ -65,8 +65,8 @@ def train(
     Args:
         model: a name of `gengen list`, a module, a file ("./my_model.py"), a dotted name, or a
             Config, which stands for its module.
-        data: a name ("mnist5k", "folder:PATH", ...: see `load_data`), a `Dataset`, or an array;
-            None: as before a resume, or "mnist5k".
+        data: a name ("mnist5k", "photos/", ...: see `load_data`), a `Dataset`, an array, or a pair
+            of arrays (x, y) with labels y; None: as before a resume, or "mnist5k".
         config: a Config, or fields to set as a dict; None: the default for these data.
         config_file: a .json or .yaml of fields of the Config, which `config` goes before; or the
             config.json of a run, whose data, steps, seed and so on are then the defaults.

@@ -51,6 +51,7 @@ def test_strings_become_classes_in_sorted_order(kind):
     np.testing.assert_array_equal(data.arrays["label"], [1, 0, 1])
     assert data.classes == ("bag", "shoe")
     assert load_data(np.zeros((3, 2)), label=y).fingerprint == data.fingerprint
+    assert load_data((np.zeros((3, 2)), y)).fingerprint == data.fingerprint
 
 
 @pytest.mark.parametrize(
