@@ -34,7 +34,7 @@ def test_several_runs_on_one_page(two_runs, capsys):
     text = Page(html).text
     for part in (
         *("2 runs side by side", "a Samples at step 600", "b Samples at step 601"),
-        *("fid ↓ mnist-v1 351 ± 31 40 ± 31 12.6 ± 3.3", "timesteps 1000 500", "seed 0 1"),
+        *("fid ↓ 351 ± 31 40 ± 31 12.6 ± 3.3", "timesteps 1000 500", "seed 0 1"),
         *("loss", "a 0.1 b 0.1", "host_wait"),
     ):
         assert part in text, part
