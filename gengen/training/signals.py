@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 POLL = 0.1  # seconds between looks at the stop event
+GRACE = 1.0  # seconds that the main thread has to notice a second signal
 T = TypeVar("T")
 
 _abandoned: list[threading.Thread] = []  # threads that were not waited for
@@ -36,23 +37,75 @@ def stop_signals() -> Iterator[threading.Event]:
 
     from gengen.training.progress import say
 
-    stop = threading.Event()
-    if not _is_main_thread():
+    stop, again = threading.Event(), threading.Event()
+    if not _is_main_thread() or jax.process_count() > 1:
         yield stop
         return
 
-    def ask(signum: int, frame: Any) -> None:
-        stop.set()
+    def answer() -> None:
         say("stopping: a checkpoint is saved first; once more to stop at once")
-        signal.signal(signum, before[signal.Signals(signum)])
 
-    signals = (signal.SIGINT, signal.SIGTERM) if jax.process_count() == 1 else ()
-    before = {s: signal.signal(s, ask) for s in signals}
+    def ask(signum: int, frame: Any) -> None:
+        if not stop.is_set():
+            stop.set()
+            if not is_watched:
+                answer()
+            return
+        again.set()
+        handler = before[signal.Signals(signum)]
+        signal.signal(signum, handler)
+        signal.raise_signal(signum)
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stop
+        with _watched(tuple(before), answer, again) as is_watched:
+            yield stop
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+@contextmanager
+def _watched(
+    signals: tuple[int, ...], answer: Callable[[], None], again: threading.Event
+) -> Iterator[bool]:
+    """Answer signals while XLA holds the main thread, as when it compiles.
+
+    Python's own handlers wait until the main thread is back. A thread here calls `answer` at the
+    first signal. At a second one it ends the process if the handler does not set `again` within
+    `GRACE` seconds.
+
+    Yields:
+        Whether signals are watched: not where an event loop does that, as in a notebook.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    former = signal.set_wakeup_fd(writer)
+
+    def watch() -> None:
+        is_first = True
+        while number := os.read(reader, 1):
+            if number[0] in signals and is_first:
+                answer()
+                is_first = False
+            elif number[0] in signals and not again.wait(GRACE):
+                print("gengen: interrupted", file=sys.stderr, flush=True)
+                os._exit(1)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    try:
+        if former == -1:
+            thread.start()
+        else:
+            signal.set_wakeup_fd(former)
+        yield former == -1
+    finally:
+        again.set()
+        signal.set_wakeup_fd(former)
+        os.close(writer)
+        if former == -1:
+            thread.join()
+        os.close(reader)
 
 
 def interruptible(function: Callable[[], T], stop: threading.Event | None = None) -> T:

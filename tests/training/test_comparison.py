@@ -88,4 +88,5 @@ def test_overlaid_curves_have_the_same_axes():
     a, b = ([tuple(map(float, p.split(","))) for p in x.raw[1:].split("L")] for x in found.lines)
     assert a[1][1] == b[0][1] and b[1][1] < b[0][1] < a[0][1]
     assert b[1][0] == curves.RIGHT and a[0][0] == b[0][0]
+    assert curves.TOP <= b[1][1] and a[0][1] <= curves.BOTTOM
     assert [line.last for line in found.lines] == [1.0, 9.0]

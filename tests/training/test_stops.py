@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import threading
 import time
 
@@ -10,7 +11,7 @@ import pytest
 
 from gengen import loop
 from gengen.training import run_dir
-from tests.processes import arrays, checkpoints_in, environment, start, wait_for
+from tests.processes import arrays, checkpoints_in, command, environment, start, wait_for
 from tests.test_loop import assert_same, train
 
 # A VAE whose sampler keeps XLA busy for minutes.
@@ -29,6 +30,32 @@ def slow(x):
 def sample(cfg, variables, key, num):
     return slow(jnp.ones((num, *cfg.shape)))
 """
+
+# One whose first step keeps XLA busy for minutes, as compilation does.
+SLOW_STEP = """
+import jax
+import jax.numpy as jnp
+
+from gengen.vae import vae
+from gengen.vae.vae import Config, condition_of, sample
+
+
+def method(cfg):
+    fast = vae.method(cfg)
+
+    def train_step(key, state, batch):
+        state, metrics = fast.train_step(key, state, batch)
+        long = jax.lax.fori_loop(0, 10**9, lambda i, x: jnp.sin(x + i), metrics["loss"])
+        return state, metrics | {"long": long}
+
+    return fast._replace(train_step=train_step)
+"""
+
+
+@pytest.fixture(autouse=True)
+def every_picture_is_drawn(monkeypatch):
+    """However long one takes on a busy machine."""
+    monkeypatch.setattr("gengen.training.actions.FREE", 1e6)
 
 
 def interrupted_at_second_picture(started):
@@ -111,3 +138,21 @@ def test_a_command_answers_ctrl_c_in_a_picture_within_two_seconds(tmp_path):
     (kept,) = checkpoints_in(tmp_path / "run")
     assert kept.name == "3" and len(arrays(kept)) > 4
     assert "3 of 6" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_answered_while_xla_holds_the_main_thread_and_a_second_one_ends(tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW_STEP)
+    words = ["train", "./slow.py", "--data", "digits", "--steps", "6", "--out", "run"]
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(command(words), cwd=tmp_path, env=environment(), stderr=log)
+    said = lambda: (tmp_path / "log").read_text()  # noqa: E731
+    wait_for(lambda: "compiling the train step" in said(), process)
+    time.sleep(3)
+    since = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    wait_for(lambda: "stopping" in said(), process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 1
+    assert time.monotonic() - since < 3
+    assert said().count("stopping") == 1 and said().endswith("gengen: interrupted\n")
