@@ -57,8 +57,9 @@ class Evaluate:
     data: Annotated[str | None, default("what the run was trained on")] = None
     """The reference: as in `gengen train --data`, or an .npz of statistics as pytorch-fid's."""
     options: tyro.conf.OmitArgPrefixes[DataOptions] = DataOptions()
-    metrics: str = "fid,kid,prdc"
-    """Some of fid, fid_infinity, kid, prdc, sw, c2st, is, modes, nearest."""
+    metrics: Annotated[str | None, default("by the model and the data")] = None
+    """Some of fid, fid_infinity, kid, prdc, sw, c2st, is, modes, nearest, class, nats, bits, psnr,
+    ms_ssim, with commas between."""
     num: Annotated[int | None, default("what takes about 2 minutes")] = None
     """Samples of a run to score: by default 100 to 10,000, at most as many as are held out."""
     seed: int = 0
@@ -71,9 +72,9 @@ class Evaluate:
     """The file or dotted name of a model of your own."""
     extractor: Annotated[str | None, default("by the data")] = None
     """mnist-v1, fashion-v1, inception, inception-pytorch-fid, inception-clean-fid, identity,
-    pixels, or a classifier's .safetensors."""
+    pixels, random-v1, or a classifier's .safetensors."""
     no_floor: bool = False
-    """Leave out the scores of held-out data."""
+    """Leave out the scores of real data in the samples' place."""
     json: bool = False
     """As JSON, on stdout."""
 

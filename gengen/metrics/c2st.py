@@ -15,6 +15,7 @@ import numpy as np
 
 from gengen.metrics.checks import check_pair
 from gengen.metrics.estimate import Estimate
+from gengen.metrics.resampling import of_share
 from gengen.types import InputError
 
 
@@ -51,5 +52,4 @@ def c2st(
     network = MLPClassifier((units, units), max_iter=10_000, random_state=seed)
     parts = KFold(folds, shuffle=True, random_state=seed)
     accuracy = float(np.mean(cross_val_score(network, inputs, targets, cv=parts)))
-    error = float(np.sqrt(accuracy * (1 - accuracy) / len(inputs)))
-    return Estimate(accuracy, error, len(x))
+    return Estimate(accuracy, of_share(accuracy, len(inputs)), len(x))

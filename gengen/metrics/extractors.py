@@ -4,6 +4,8 @@
     inception                  FID's InceptionV3, with torch-fidelity's resize: the original's
     inception-pytorch-fid      with pytorch-fid's, and so on for each of `gengen.nn.protocols`
     identity                   vectors as they are
+    pixels                     pixels as they are
+    random-v1                  a fixed random network: any images, without weights
     NAME.safetensors           a classifier of your own
 
 A score is named after them, `fid[mnist-v1]`, as scores of two extractors cannot be compared. Grey
@@ -19,6 +21,7 @@ import jax
 import numpy as np
 
 from gengen.metrics import classifier
+from gengen.metrics.random_features import RandomFeatures
 from gengen.nn import inception, weights
 from gengen.nn.protocols import PROTOCOLS
 from gengen.types import InputError, PyTree, Shape
@@ -118,7 +121,8 @@ class Inception:
 _INCEPTIONS = {
     "inception" if name == "torch-fidelity" else f"inception-{name}": name for name in PROTOCOLS
 }
-NAMES = (*classifier.PINNED, *_INCEPTIONS, "identity", "pixels")
+_PLAIN = {extractor.name: extractor for extractor in (Identity, Pixels, RandomFeatures)}
+NAMES = (*classifier.PINNED, *_INCEPTIONS, *_PLAIN)
 
 
 @cache
@@ -128,10 +132,8 @@ def load(name: str) -> Extractor:
     Raises:
         InputError: for an unknown one, or one whose weights are not here, naming the ways to them.
     """
-    if name == "identity":
-        return Identity()
-    if name == "pixels":
-        return Pixels()
+    if name in _PLAIN:
+        return _PLAIN[name]()
     if name in _INCEPTIONS:
         variables, sha256 = weights.load("inception")
         return Inception(jax.device_put(variables), sha256, _INCEPTIONS[name])
@@ -143,6 +145,21 @@ def load(name: str) -> Extractor:
 _OWN = {"mnist5k": "mnist-v1", "fashion": "fashion-v1"}
 
 
-def suited(name: str, shape: Shape) -> str:
-    """The extractor for a data set: vectors themselves, the set's own classifier, or Inception."""
-    return "identity" if len(shape) == 1 else _OWN.get(name.partition(":")[0], "inception")
+def suited(name: str, shape: Shape) -> tuple[str, str]:
+    """Return the extractor for a data set, and why it is chosen.
+
+    Vectors are their own features; a shipped classifier reads its own data set; other images go
+    through Inception if its weights are here, else through the random network.
+    """
+    if len(shape) == 1:
+        return "identity", "vectors are their own features"
+    known = _OWN.get(name.partition(":")[0])
+    if known and classifier.load(known).shape == tuple(shape):
+        return known, f"the classifier of {name.partition(':')[0]}"
+    if weights.path("inception").is_file():
+        return "inception", "the network of FID"
+    return (
+        RandomFeatures.name,
+        "a random network, as no classifier is made for these data and there are no weights of "
+        "Inception: gengen weights fetch inception",
+    )

@@ -27,6 +27,7 @@ import numpy as np
 
 from gengen.metrics.checks import check_features, check_pair
 from gengen.metrics.estimate import Estimate
+from gengen.metrics.resampling import of_mean
 from gengen.metrics.statistics import Statistics, check_comparable, of_features
 from gengen.types import InputError
 
@@ -78,31 +79,57 @@ def _trace_of_root(a: Statistics, b: Statistics) -> float:
     return float(np.linalg.svd(a.root @ b.root.T, compute_uv=False).sum())
 
 
-def fid(*, real: Any, fake: Any, blocks: int = 0) -> Estimate:
-    """d² between two sets of features.
+def fid(*, real: Any, fake: Any) -> Estimate:
+    """d² between two sets of features, with its standard error.
+
+    The standard error is the infinitesimal jackknife's, of the choice of the fakes and, where their
+    features are known, of the reals. It does not count the bias that depends on n, and it is too
+    large, by a factor of √2 or so, where d² is near its floor.
 
     Args:
         real: [N, D]; or `Statistics`, which can be used again.
-        fake: [M, D].
-        blocks: if ≥ 2, the standard error comes from the spread of d² over as many disjoint parts
-            of `fake`: of the choice of the fakes alone, and too large rather than too small where
-            d² is near its floor. 0: no standard error.
+        fake: [M, D]; or `Statistics`, which leave no standard error.
 
     Raises:
-        InputError: for sets of fewer than 2, NaN, differing D, or fewer than 2 to a block.
+        InputError: for sets of fewer than 2, NaN, or differing D.
     """
-    reference = real if isinstance(real, Statistics) else of_features(check_pair(real, fake, 2)[0])
-    x = check_features("fake", fake, at_least=2)
-    value = distance(reference, of_features(x))
-    n = len(x) if reference.n is None else min(len(x), reference.n)
-    if blocks == 0:
+    if not isinstance(real, Statistics) and not isinstance(fake, Statistics):
+        real, fake = check_pair(real, fake, 2)
+    reference, other = (x if isinstance(x, Statistics) else _checked(x) for x in (real, fake))
+    value = distance(reference, other)
+    n = min((s.n for s in (reference, other) if s.n is not None), default=0)
+    if isinstance(fake, Statistics):
         return Estimate(value, None, n)
-    if blocks < 2 or len(x) < 2 * blocks:
-        raise InputError(
-            f"blocks = {blocks} of {len(x)} fakes, but there are at least 2 blocks of 2 or more"
-        )
-    parts = [distance(reference, of_features(part)) for part in np.array_split(x, blocks)]
-    return Estimate(value, float(np.std(parts, ddof=1) / np.sqrt(blocks)), n)
+    variance = _variance(reference, other, np.asarray(fake, np.float64))
+    if not isinstance(real, Statistics):
+        variance += _variance(other, reference, np.asarray(real, np.float64))
+    return Estimate(value, float(np.sqrt(variance)), n)
+
+
+def _checked(x: Any) -> Statistics:
+    return of_features(check_features("fake", x, at_least=2))
+
+
+def _variance(a: Statistics, b: Statistics, x: np.ndarray) -> float:
+    """Squared standard error of d² by the choice of x [n, D], of which b are the statistics.
+
+    With A = H₁Xᵀ/√(n-1), X centred, Tr (Σ₁Σ₂)^½ = Tr (AᵀA)^½: its diagonal q says what each example
+    adds. A weight on an example multiplies a column of A by the weight's root, so that
+
+        I_i = 2 (μ₂ - μ₁)ᵀx_i + (|x_i|² n/(n-1) - Tr Σ₂) - (n q_i - Tr (Σ₁Σ₂)^½)
+    """
+    n = len(x)
+    centred = x - b.mean
+    A = a.root @ centred.T / np.sqrt(n - 1)
+    if n <= len(A):
+        _, values, right = np.linalg.svd(A, full_matrices=False)
+        q = values @ right**2
+    else:
+        squares, left = np.linalg.eigh(A @ A.T)
+        kept = squares > len(squares) * _EPS * squares[-1]
+        q = (1 / np.sqrt(squares[kept])) @ (left[:, kept].T @ A) ** 2
+    size = np.einsum("nd,nd->n", centred, centred) * (n / (n - 1))
+    return (of_mean(2 * centred @ (b.mean - a.mean) + size - n * q) or 0.0) ** 2
 
 
 def fid_infinity(
@@ -118,8 +145,8 @@ def fid_infinity(
         seed: of the drawing.
 
     Returns:
-        The intercept; its standard error is that of the least squares (too small, as the sets
-        overlap).
+        The intercept; its standard error is that of the least squares and that of d² of all fakes
+        together.
     """
     reference = real if isinstance(real, Statistics) else of_features(check_pair(real, fake, 2)[0])
     x = check_features("fake", fake, at_least=2)
@@ -135,7 +162,8 @@ def fid_infinity(
         for count in counts
     ]
     intercept, error = _intercept(1 / counts, np.array(values))
-    return Estimate(intercept, error, len(x))
+    of_all = fid(real=real, fake=x).standard_error or 0.0
+    return Estimate(intercept, float(np.hypot(error, of_all)), len(x))
 
 
 def _intercept(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

@@ -41,6 +41,12 @@ class Modes(NamedTuple):
     kl: float | None
     counts: np.ndarray
 
+    @property
+    def found_error(self) -> float:
+        """Standard error of `found`: its spread over samples with Poisson counts of these means."""
+        missed = np.exp(-self.counts.astype(np.float64))
+        return float(np.sqrt(np.sum(missed * (1 - missed))))
+
 
 def modes(x: Any, centres: Any, std: float) -> Modes:
     """Count the modes of a mixture of Gaussians of one σ.

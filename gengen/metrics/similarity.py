@@ -30,6 +30,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from gengen.metrics.estimate import Estimate
+from gengen.metrics.resampling import of_mean
 from gengen.types import Array, InputError
 
 WINDOW, SIGMA = 11, 1.5  # pixels
@@ -51,7 +53,7 @@ def psnr(a: Any, b: Any, max_val: float) -> float:
     Raises:
         InputError: for differing shapes or kinds, NaN, or values that pass L.
     """
-    return _mean(per_image_psnr, *_checked(a, b, max_val), max_val)
+    return _mean(_each(per_image_psnr, *_checked(a, b, max_val), max_val))
 
 
 def ssim(a: Any, b: Any, max_val: float) -> float:
@@ -62,7 +64,7 @@ def ssim(a: Any, b: Any, max_val: float) -> float:
     """
     a, b = _checked(a, b, max_val)
     _check_scales(a.shape, 1)
-    return _mean(per_image_ssim, a, b, max_val)
+    return _mean(_each(per_image_ssim, a, b, max_val))
 
 
 def ms_ssim(a: Any, b: Any, max_val: float, scales: int | None = None) -> float:
@@ -80,7 +82,25 @@ def ms_ssim(a: Any, b: Any, max_val: float, scales: int | None = None) -> float:
     a, b = _checked(a, b, max_val)
     m = num_scales(*a.shape[1:3]) if scales is None else scales
     _check_scales(a.shape, m)
-    return _mean(partial(per_image_ms_ssim, scales=m), a, b, max_val)
+    return _mean(_each(partial(per_image_ms_ssim, scales=m), a, b, max_val))
+
+
+def estimates(a: Any, b: Any, max_val: float) -> dict[str, Estimate]:
+    """Return "psnr" and, of images of 11 pixels a side or more, "ms_ssim", with standard errors.
+
+    The standard errors are those of the means over pairs of images; None where a pair is identical,
+    which makes the mean of the PSNR infinite. The arguments are those of `psnr`.
+    """
+    a, b = _checked(a, b, max_val)
+    functions: dict[str, Any] = {"psnr": per_image_psnr}
+    if scales := num_scales(*a.shape[1:3]):
+        functions["ms_ssim"] = partial(per_image_ms_ssim, scales=scales)
+    found = {}
+    for name, function in functions.items():
+        values = _each(function, a, b, max_val)
+        error = of_mean(values) if np.isfinite(values).all() else None
+        found[name] = Estimate(_mean(values), error, len(a))
+    return found
 
 
 def num_scales(height: int, width: int) -> int:
@@ -204,8 +224,8 @@ def _checked(a: Any, b: Any, max_val: float) -> tuple[np.ndarray, np.ndarray]:
     return (a[None], b[None]) if a.ndim == 3 else (a, b)
 
 
-def _mean(function: Any, a: np.ndarray, b: np.ndarray, max_val: float) -> float:
-    """Mean over images of a per-image function: in blocks, the last one padded."""
+def _each(function: Any, a: np.ndarray, b: np.ndarray, max_val: float) -> np.ndarray:
+    """Return a per-image function of all images, [N]: in blocks, the last one padded."""
     values = []
     size = min(BLOCK, len(a))
     for start in range(0, len(a), size):
@@ -213,4 +233,8 @@ def _mean(function: Any, a: np.ndarray, b: np.ndarray, max_val: float) -> float:
         count = len(parts[0])
         padded = [np.pad(x, ((0, size - count), (0, 0), (0, 0), (0, 0))) for x in parts]
         values.append(np.asarray(function(*map(jnp.asarray, padded), max_val))[:count])
-    return float(np.mean(np.concatenate(values), dtype=np.float64))
+    return np.concatenate(values)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.mean(values, dtype=np.float64))

@@ -1,54 +1,34 @@
-"""From samples and data to a table of scores, each with its error, its n and its floor.
+"""From samples and data to a table of scores, each with its error, its sizes and its floor.
 
-The floor of a score is the same metric of real held-out data in the samples' place, as many as
-there are samples: what a perfect model would get. Where data have no held-out part there is none.
+The floor of a score is the same metric of real data in the samples' place, as many as there are
+samples: what a perfect model would get.
 """
 
 from __future__ import annotations
 
-import os
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
-from gengen.data import AnyData, Dataset, batch_indices, load_data, open_data
-from gengen.data.options import DataOptions
-from gengen.metrics import fid, kid, modes, prdc, sliced
+from gengen.metrics import fid, judge, kid, modes, prdc, similarity, sliced
 from gengen.metrics import inception_score as inception
 from gengen.metrics.c2st import c2st
+from gengen.metrics.classifier import Classifier, consistency
 from gengen.metrics.estimate import Estimate
-from gengen.metrics.extractors import Extractor
 from gengen.metrics.memorisation import nearest_distances
-from gengen.metrics.statistics import Statistics, accumulate, of_features
-from gengen.metrics.statistics import load as load_statistics
-from gengen.metrics.statistics import save as save_statistics
+from gengen.metrics.resampling import of_mean, of_share
+from gengen.metrics.statistics import Statistics
+from gengen.runs.likelihoods import OfHeldOut
+from gengen.runs.sides import Examples, GetExtractor, in_chunks
 from gengen.types import InputError
 
-CHUNK = 250  # examples at a time, through networks
-MANY = 100_000  # examples: of more, where statistics are enough, features are not kept
-DEFAULT = ("fid", "kid", "prdc")
-
-
-class Examples(NamedTuple):
-    """One side of a comparison.
-
-    Attributes:
-        name: where it comes from.
-        read: some rows of uint8 images [N, H, W, C], or float vectors [N, D]; None if only
-            statistics are known.
-        features: float [N, D'], or `Statistics`.
-        fingerprint: of the data, or None.
-    """
-
-    name: str
-    read: Callable[[slice], np.ndarray] | None
-    features: Any
-    fingerprint: str | None
+MOST_C2ST = 1000  # examples of each set: its networks are fitted until they converge
+MOST_JUDGED = 5000  # examples that the judge of classes is fitted to
+MODES = {"ring8": modes.ring8, "grid25": modes.grid25}
+ARROWS = {"lower": "↓", "higher": "↑", "floor": "→ floor"}
 
 
 class Score(NamedTuple):
@@ -57,11 +37,13 @@ class Score(NamedTuple):
     Attributes:
         metric: "fid[mnist-v1]".
         value: the estimate.
-        standard_error: of it, or None.
-        n_real: examples of the reference.
-        n_fake: samples.
-        floor: the same of held-out data, or None.
+        standard_error: of it, or None where it is not known.
+        n_real: real examples that it is of, or None.
+        n_fake: samples that it is of; 0 if it is of none.
+        floor: the same of real data, or None.
         floor_standard_error: of it, or None.
+        better: "lower", "higher", or "floor": the nearer to the floor.
+        note: what there is to know about it, or "".
     """
 
     metric: str
@@ -71,44 +53,214 @@ class Score(NamedTuple):
     n_fake: int
     floor: float | None
     floor_standard_error: float | None
+    better: str = "lower"
+    note: str = ""
 
 
-def _of_prdc(name: str, real: Any, fake: Any) -> dict[str, Estimate]:
-    found = prdc.prdc(real=real, fake=fake)
-    n = min(found.num_real, found.num_fake)
-    return {f"{k}[{name}]": Estimate(getattr(found, k), None, n) for k in found._fields[:4]}
+class Found(NamedTuple):
+    """A metric's estimate: the fields of `Score` that do not concern the floor."""
+
+    value: float
+    standard_error: float | None
+    n_real: int | None
+    n_fake: int
+    note: str = ""
 
 
-def _of_c2st(name: str, real: Any, fake: Any) -> dict[str, Estimate]:
-    n = min(len(real), len(fake))
-    return {f"c2st[{name}]": c2st(real=real[:n], fake=fake[:n])}
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What a metric may look at; each part is made when it is first needed.
+
+    Attributes:
+        real: the reference.
+        make_fake: returns the samples or, for a floor, real examples in their place.
+        extractor: returns what makes features; its name goes into metrics' names.
+        model: what is known of the model itself; None for files of samples, and for a floor.
+    """
+
+    real: Examples
+    make_fake: Callable[[], Examples]
+    extractor: GetExtractor
+    model: OfHeldOut | None = None
+
+    @cached_property
+    def fake(self) -> Examples:
+        """The samples."""
+        return self.make_fake()
+
+    def features(self, metric: str) -> tuple[Any, Any]:
+        """Return the features of both sides.
+
+        Raises:
+            InputError: if statistics are all that is known of a side.
+        """
+        for side in (self.real, self.fake):
+            if isinstance(side.features, Statistics):
+                raise InputError(
+                    f"{metric}: {side.name} holds statistics alone: only fid is possible"
+                )
+        return self.real.features, self.fake.features
+
+    def equal(self, metric: str, most: int | None = None) -> tuple[Any, Any]:
+        """Return the features of equally many of both sides, in a seeded choice."""
+        self.features(metric)
+        n = min(x for x in (self.real.n, self.fake.n, most) if x is not None)
+        return self.real.some(n).features, self.fake.some(n).features
+
+    def found(self, estimate: Estimate, note: str = "") -> Found:
+        """Return an estimate of all of both sides."""
+        sizes = self.real.n or None, self.fake.n
+        return Found(estimate.value, estimate.standard_error, *sizes, note)
 
 
-# name -> (extractor's name, real features, fake features) -> estimates. To add one: a line.
-OF_FEATURES: dict[str, Callable[[str, Any, Any], dict[str, Estimate]]] = {
-    "fid": lambda name, real, fake: {f"fid[{name}]": _fid(real, fake)},
-    "kid": lambda name, real, fake: {f"kid[{name}]": kid.kid(real=real, fake=fake)},
-    "prdc": _of_prdc,
-    "sw": lambda name, real, fake: {
-        f"sw2[{name}]": sliced.sliced_wasserstein(real=real, fake=fake)
-    },
-    "c2st": _of_c2st,
-    "fid_infinity": lambda name, real, fake: {f"fid∞[{name}]": _fid_infinity(real, fake)},
+# --- metrics --------------------------------------------------------------------------------------
+
+
+def _fid(c: Comparison) -> dict[str, Found]:
+    found = fid.fid(real=c.real.features, fake=c.fake.features)
+    return {f"fid[{c.extractor().name}]": c.found(found)}
+
+
+def _fid_infinity(c: Comparison) -> dict[str, Found]:
+    real, fake = c.features("fid_infinity")
+    found = fid.fid_infinity(real=real, fake=fake, smallest=min(5000, len(fake) // 2))
+    return {f"fid∞[{c.extractor().name}]": c.found(found)}
+
+
+def _kid(c: Comparison) -> dict[str, Found]:
+    real, fake = c.features("kid")
+    return {f"kid[{c.extractor().name}]": c.found(kid.kid(real=real, fake=fake))}
+
+
+def _prdc(c: Comparison) -> dict[str, Found]:
+    real, fake = c.equal("prdc")
+    k = min(5, len(real) - 1)
+    found = prdc.prdc(real=real, fake=fake, k=k, errors=True)
+    errors = found.errors or (None,) * 4
+    return {
+        f"{name}[{c.extractor().name}]": Found(value, error, len(real), len(fake), f"k = {k}")
+        for name, value, error in zip(found._fields[:4], found[:4], errors, strict=True)
+    }
+
+
+def _sw(c: Comparison) -> dict[str, Found]:
+    real, fake = c.features("sw")
+    found = sliced.sliced_wasserstein(real=real, fake=fake)
+    return {f"sw2[{c.extractor().name}]": c.found(found)}
+
+
+def _c2st(c: Comparison) -> dict[str, Found]:
+    real, fake = c.equal("c2st", MOST_C2ST)
+    found = Found(*c2st(real=real, fake=fake)[:2], len(real), len(fake), "0.5: the same")
+    return {f"c2st[{c.extractor().name}]": found}
+
+
+def _inception_score(c: Comparison) -> dict[str, Found]:
+    parts = in_chunks(c.extractor().probabilities, c.fake.read, c.fake.n, "classes")
+    value, error, n = inception.inception_score(np.concatenate([*parts]))
+    return {f"is[{c.extractor().name}]": Found(value, error, None, n)}
+
+
+def _modes(c: Comparison) -> dict[str, Found]:
+    name = c.real.name.partition(":")[0]
+    if name not in MODES:
+        raise InputError(f"modes: they are known of {', '.join(MODES)}, not of {c.real.name}")
+    found, n = MODES[name](c.fake.all), c.fake.n
+    share = found.high_quality or 0.0
+    return {
+        "modes found": Found(found.found, found.found_error, None, n, f"of {found.total}"),
+        "high-quality share": Found(share, of_share(share, n), None, n, "within 3σ of a mode"),
+    }
+
+
+def _nearest(c: Comparison) -> dict[str, Found]:
+    found = nearest_distances(c.fake.all, c.real.all)
+    estimate = Estimate(float(found.mean()), of_mean(found), len(found))
+    return {"distance to the nearest real example": c.found(estimate, "far below: copies")}
+
+
+def _class(c: Comparison) -> dict[str, Found]:
+    asked, extractor = c.fake.labels, c.extractor()
+    if asked is None:
+        raise InputError(f"class: {c.fake.name} was not asked for classes")
+    if isinstance(extractor, Classifier):
+        name, classify = extractor.name, extractor.probabilities
+    else:
+        name, classify = "svm", _judge(c.real)
+    probs = np.concatenate([*in_chunks(classify, c.fake.read, c.fake.n, "classes")])
+    share = consistency(probs, asked)
+    return {f"class[{name}]": Found(share, of_share(share, len(asked)), None, len(asked))}
+
+
+def _judge(real: Examples) -> Callable[[np.ndarray], np.ndarray]:
+    """Return P(class | image) of a support vector machine, fitted to labelled real images."""
+    some = real.some(MOST_JUDGED)
+    if some.labels is None:
+        raise InputError(f"class: {real.name} has no labels to learn classes from")
+    images, labels = some.all, some.labels
+    if images.ndim != 4:
+        raise InputError("class: it is of images")
+    fitted = judge.fit(images, labels)
+    return lambda x: judge.probabilities(fitted, x)
+
+
+def _of_model(metric: str, c: Comparison) -> OfHeldOut:
+    if c.model is None:
+        raise InputError(f"{metric}: it needs the model, a run or an exported file")
+    return c.model
+
+
+def _nats(c: Comparison) -> dict[str, Found]:
+    found, note = _of_model("nats", c).nats()
+    return {"nats per example": Found(*found[:2], found.n, 0, note)}
+
+
+def _bits(c: Comparison) -> dict[str, Found]:
+    found, note = _of_model("bits", c).bits()
+    return {"bits per dimension": Found(*found[:2], found.n, 0, note)}
+
+
+def _similarity(metric: str, c: Comparison) -> dict[str, Found]:
+    made, truth = _of_model(metric, c).pairs
+    found = similarity.estimates(made, truth, 255)
+    if metric not in found:
+        raise InputError(f"{metric}: images of {truth.shape[1]}×{truth.shape[2]} are too small")
+    value, error, n = found[metric]
+    scales = similarity.num_scales(*truth.shape[1:3])
+    note = "dB" if metric == "psnr" else f"{scales} scales"
+    return {metric: Found(value, error, n, n, note)}
+
+
+class Metric(NamedTuple):
+    """A metric by name.
+
+    Attributes:
+        of: a comparison → estimates by name.
+        better: as in `Score`.
+        has_floor: whether real data can take the samples' place.
+    """
+
+    of: Callable[[Comparison], dict[str, Found]]
+    better: str
+    has_floor: bool = True
+
+
+METRICS = {  # to add one: a line
+    "fid": Metric(_fid, "lower"),
+    "fid_infinity": Metric(_fid_infinity, "lower"),
+    "kid": Metric(_kid, "lower"),
+    "prdc": Metric(_prdc, "higher"),
+    "sw": Metric(_sw, "lower"),
+    "c2st": Metric(_c2st, "lower"),
+    "is": Metric(_inception_score, "higher"),
+    "modes": Metric(_modes, "higher"),
+    "nearest": Metric(_nearest, "floor"),
+    "class": Metric(_class, "higher"),
+    "nats": Metric(_nats, "lower", has_floor=False),
+    "bits": Metric(_bits, "lower", has_floor=False),
+    "psnr": Metric(lambda c: _similarity("psnr", c), "higher", has_floor=False),
+    "ms_ssim": Metric(lambda c: _similarity("ms_ssim", c), "higher", has_floor=False),
 }
-MODES = {"ring8": modes.ring8, "grid25": modes.grid25}
-
-
-def _fid(real: Any, fake: Any) -> Estimate:
-    if isinstance(fake, Statistics):
-        reference = real if isinstance(real, Statistics) else of_features(real)
-        return Estimate(fid.distance(reference, fake), None, fake.n or 0)
-    # Blocks small against D would have biases of their own.
-    blocks = 10 if len(fake) >= 20 * np.shape(fake)[1] else 0
-    return fid.fid(real=real, fake=fake, blocks=blocks)
-
-
-def _fid_infinity(real: Any, fake: Any) -> Estimate:
-    return fid.fid_infinity(real=real, fake=fake, smallest=min(5000, len(fake) // 2))
 
 
 def check_metrics(metrics: Sequence[str]) -> None:
@@ -119,212 +271,34 @@ def check_metrics(metrics: Sequence[str]) -> None:
 
 
 def evaluate(
-    real: Examples,
-    fake: Examples,
-    extractor: Extractor,
-    metrics: Sequence[str] = DEFAULT,
-    held_out: Examples | None = None,
+    comparison: Comparison, metrics: Sequence[str], floor: Comparison | None = None
 ) -> list[Score]:
-    """Score `fake` against `real`, and `held_out` in its place.
+    """Score samples, and real data in their place.
 
     Args:
-        real: the reference.
-        fake: samples.
-        extractor: what made the features; its name goes into the metrics' names.
+        comparison: samples and reference.
         metrics: some of `METRICS`.
-        held_out: real examples that are not in `real`, for the floor.
+        floor: real examples in the samples' place, and the reference; None: no floor.
 
     Raises:
         InputError: for an unknown metric, or one that needs what is not known.
     """
     check_metrics(metrics)
-    scores, n = [], size(fake)
-    for metric in metrics:
-        estimates = _estimates(metric, real, fake, extractor)
-        floors = {}
-        if held_out is not None:
-            floors = _estimates(metric, real, _first(held_out, n), extractor)
-        for name, found in estimates.items():
-            floor = floors.get(name)
-            beside = (floor.value, floor.standard_error) if floor else (None, None)
-            value = (found.value, found.standard_error)
-            scores.append(Score(name, *value, size(real) or None, n, *beside))
+    scores = []
+    for name in metrics:
+        metric = METRICS[name]
+        found = metric.of(comparison)
+        beside: dict[str, Found] = {}
+        if floor is not None and metric.has_floor and (name != "class" or _labelled(floor)):
+            beside = metric.of(floor)
+        for key, (value, error, n_real, n_fake, note) in found.items():
+            real = beside.get(key)
+            at_best, its_error = (real.value, real.standard_error) if real else (None, None)
+            scores.append(
+                Score(key, value, error, n_real, n_fake, at_best, its_error, metric.better, note)
+            )
     return scores
 
 
-def _estimates(
-    metric: str, real: Examples, fake: Examples, extractor: Extractor
-) -> dict[str, Estimate]:
-    if metric in OF_EXAMPLES:
-        return OF_EXAMPLES[metric](real, fake, extractor)
-    for side in (real, fake):
-        if isinstance(side.features, Statistics) and metric != "fid":
-            raise InputError(f"{metric}: {side.name} holds statistics alone: only fid is possible")
-    return OF_FEATURES[metric](extractor.name, real.features, fake.features)
-
-
-def _inception_score(real: Examples, fake: Examples, extractor: Extractor) -> dict[str, Estimate]:
-    parts = _in_chunks(extractor.probabilities, _reader(fake), size(fake), "classes")
-    found = inception.inception_score(np.concatenate([*parts]))
-    return {f"is[{extractor.name}]": found}
-
-
-def _modes(real: Examples, fake: Examples, extractor: Extractor) -> dict[str, Estimate]:
-    name = real.name.partition(":")[0]
-    if name not in MODES:
-        raise InputError(f"modes: they are known of {', '.join(MODES)}, not of {real.name}")
-    found = MODES[name](_all(fake))
-    shares = {"modes found": found.found, "high-quality share": found.high_quality}
-    return {k: Estimate(float(v), None, size(fake)) for k, v in shares.items()}
-
-
-def _nearest(real: Examples, fake: Examples, extractor: Extractor) -> dict[str, Estimate]:
-    found = nearest_distances(_all(fake), _all(real))
-    error = float(found.std(ddof=1) / np.sqrt(len(found)))
-    name = "distance to the nearest real example"
-    return {name: Estimate(float(found.mean()), error, size(fake))}
-
-
-# name -> (real, fake, extractor) -> estimates, of what needs more than features
-OF_EXAMPLES: dict[str, Callable[[Examples, Examples, Extractor], dict[str, Estimate]]] = {
-    "is": _inception_score,
-    "modes": _modes,
-    "nearest": _nearest,
-}
-METRICS = (*OF_FEATURES, *OF_EXAMPLES)
-WITHOUT_EXTRACTOR = ("modes", "nearest")
-
-
-def _reader(side: Examples) -> Callable[[slice], np.ndarray]:
-    if side.read is None:
-        raise InputError(f"{side.name} holds statistics alone: only fid is possible")
-    return side.read
-
-
-def _all(side: Examples) -> np.ndarray:
-    """All of a side in memory."""
-    n = size(side)
-    return np.concatenate([_reader(side)(slice(i, min(n, i + CHUNK))) for i in range(0, n, CHUNK)])
-
-
-def size(side: Examples) -> int:
-    """How many they are; 0 if statistics do not say."""
-    return (side.features.n or 0) if isinstance(side.features, Statistics) else len(side.features)
-
-
-def _first(side: Examples, n: int) -> Examples:
-    many = isinstance(side.features, Statistics)
-    return side if many else side._replace(features=side.features[:n])
-
-
-# --- where examples come from ---------------------------------------------------------------------
-
-
-def open_side(source: Any, options: DataOptions = DataOptions()) -> AnyData | Statistics:  # noqa: B008
-    """Open what `examples` takes: data as in `load_data`, a folder, or statistics (.npz)."""
-    if not isinstance(source, str | Path):
-        return load_data(source, options=options)
-    source = str(source)
-    if source.endswith(".npz") and _is_statistics(source):
-        return load_statistics(source)
-    return open_data(f"folder:{source}" if Path(source).is_dir() else source, options)
-
-
-def examples(
-    name: str,
-    data: AnyData | Statistics,
-    extractor: Extractor,
-    num: int | None = None,
-    statistics: bool = False,
-) -> Examples:
-    """Real or given examples with their features, cached by data and extractor.
-
-    Args:
-        name: of them, for the table.
-        data: of `open_side`.
-        extractor: makes the features.
-        num: the first so many of a seeded order; None: all.
-        statistics: keep mean and covariance of the features alone, if they are many: then a
-            million images need no more memory than `MANY`.
-
-    Raises:
-        InputError: for statistics of another extractor's features.
-    """
-    if isinstance(data, Statistics):
-        made, used = (data.extractor, data.sha256), (extractor.name, extractor.sha256)
-        if any(m is not None and m != u for m, u in zip(made, used, strict=True)):
-            raise InputError(f"{name} was made with {made[0]}, not with this {used[0]}")
-        return Examples(name, None, data, None)
-    rows = np.arange(len(data))
-    if num is not None and num < len(data):
-        rows = np.sort(batch_indices(len(data), num, 0, 0))
-    read, n = partial(_read, data, rows), len(rows)
-    by = (Path(extractor.name).stem, extractor.sha256)
-    kind = "statistics" if statistics and n > MANY else "features"
-    cached = _cache() / f"{data.fingerprint[:20]}-{n}-{by[0]}-{by[1][:20]}-{kind}.npz"
-    features = _from_cache(cached, n)
-    if features is None:
-        parts = _in_chunks(extractor.features, read, n, f"features of {name}")
-        features = accumulate(parts, *by) if kind == "statistics" else np.concatenate([*parts])
-        _to_cache(cached, features)
-    return Examples(name, read, features, data.fingerprint)
-
-
-def of_samples(name: str, x: np.ndarray, extractor: Extractor) -> Examples:
-    """Samples with their features."""
-    parts = _in_chunks(extractor.features, x.__getitem__, len(x), f"features of {name}")
-    return Examples(name, x.__getitem__, np.concatenate([*parts]), None)
-
-
-def _is_statistics(path: str) -> bool:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return "mu" in file and "sigma" in file
-    except (OSError, ValueError, EOFError):
-        return False
-
-
-def _read(data: AnyData, rows: np.ndarray, part: slice) -> np.ndarray:
-    if isinstance(data, Dataset):
-        arrays = data.arrays
-        return arrays["image" if "image" in arrays else "x"][rows[part]]
-    batch = data.read(rows[part])
-    return batch["image" if "image" in batch else "x"]
-
-
-def _in_chunks(
-    function: Callable, read: Callable[[slice], np.ndarray], n: int, what: str
-) -> Iterator[np.ndarray]:
-    words: dict[str, Any] = {"unit_scale": CHUNK, "unit": "example", "leave": False}
-    for start in tqdm(range(0, n, CHUNK), what, disable=None, **words):
-        yield function(read(slice(start, min(n, start + CHUNK))))
-
-
-def _cache() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(root) / "gengen" / "features"
-
-
-def _from_cache(path: Path, n: int) -> np.ndarray | Statistics | None:
-    try:
-        if path.stem.endswith("statistics"):
-            return load_statistics(path)
-        with np.load(path, allow_pickle=False) as file:
-            features = file["features"]
-        return features if len(features) == n else None
-    except (InputError, OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-        return None
-
-
-def _to_cache(path: Path, features: np.ndarray | Statistics) -> None:
-    """Kept if it can be: a cache that cannot be written is no error."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{os.getpid()}-{path.name}")
-        if isinstance(features, Statistics):
-            save_statistics(part, features)
-        else:
-            np.savez(part, features=features)
-        os.replace(part, path)
-    except OSError:
-        pass
+def _labelled(floor: Comparison) -> bool:
+    return floor.fake.labels is not None

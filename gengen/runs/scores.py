@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 import gengen
 from gengen.data import AnyData, DataOptions, batch_indices, to_uint8
 from gengen.errors import InputError
 from gengen.metrics import extractors
+from gengen.metrics.extractors import Extractor
+from gengen.metrics.similarity import num_scales
 from gengen.metrics.statistics import Statistics
-from gengen.runs import conditions, evaluation, sizes
-from gengen.runs.evaluation import DEFAULT, Examples, Score
+from gengen.runs import conditions, evaluation, sides, sizes
+from gengen.runs.evaluation import MODES, Comparison, Score
+from gengen.runs.likelihoods import OfHeldOut, observed
+from gengen.runs.sides import Examples, GetExtractor
 from gengen.runs.trained import Run
-from gengen.types import data_of
+from gengen.types import Shape, data_of
 
 MOST = sizes.SIZES[-1]  # samples, where no number is given
+Say = Callable[[str], None]
 
 
 def of_run(
     run: Run,
     data: Any = None,
-    metrics: Sequence[str] = DEFAULT,
+    metrics: Sequence[str] | None = None,
     num: int | None = None,
     seed: int = 0,
     extractor: str | None = None,
     options: DataOptions = DataOptions(),  # noqa: B008  frozen
     floor: bool = True,
-    say: Callable[[str], None] | None = None,
+    say: Say = lambda line: None,
 ) -> tuple[list[Score], dict[str, Any]]:
     """Score samples of a trained model against data.
 
@@ -41,14 +49,14 @@ def of_run(
     Args:
         run: the trained model.
         data: the reference: a spec or an array, as in `load_data`; None: the run's data.
-        metrics: some of `evaluation.METRICS`.
+        metrics: some of `evaluation.METRICS`; None: those that suit the model and the data.
         num: number of samples; None: what can be sampled in `sizes.SECONDS`, at most as many as are
             held out.
         seed: of the samples.
         extractor: of features; None: by the data.
         options: how images are read; as in the run if they are the default.
-        floor: whether held-out data are scored too.
-        say: told how many samples there are and how long they take.
+        floor: whether real data are scored too.
+        say: told which features are taken, how many samples there are and how long they take.
 
     Returns:
         The scores, and a dict of what they are of.
@@ -58,75 +66,162 @@ def of_run(
         raise InputError("--data: name the reference, as in --data mnist5k")
     if options == DataOptions() and spec == run.settings.get("data", {}).get("name"):
         options = DataOptions(**run.settings.get("data_options", {}))
+    opened = _Opened(spec, options, extractor, floor, say)
+    metrics = metrics or default_metrics(opened.name, run.cfg.shape, run)
+    unseen = opened.unseen
 
-    def fake(real: AnyData | Statistics, held_out: AnyData | Statistics | None, n: int | None):
-        source = real if held_out is None else held_out
-        most = n or (MOST if isinstance(real, Statistics) else len(real))
-        return samples(run, source, num, seed, say, min(most, MOST))
+    @cache
+    def drawn() -> tuple[np.ndarray, str, np.ndarray | None]:
+        most = MOST if isinstance(unseen, Statistics) else min(len(unseen), MOST)
+        return samples(run, unseen, num, seed, say, most)
 
-    return _scores(spec, fake, metrics, extractor, options, floor, seed)
+    def fake() -> Examples:
+        x, name, labels = drawn()
+        return sides.of_samples(name, x, opened.extractor, labels)
+
+    known = not isinstance(unseen, Statistics)
+    model = OfHeldOut(run, unseen, lambda: drawn()[0], seed, say) if known else None
+    found = _scores(opened, fake, metrics, model)
+    about = opened.about(f"{run.path or run.name} ({run.name})", seed, num)
+    return found, about | {"checkpoint": _hash_of(run)}
 
 
 def of_source(
     source: str,
     data: str | None,
-    metrics: Sequence[str] = DEFAULT,
+    metrics: Sequence[str] | None = None,
     num: int | None = None,
     extractor: str | None = None,
     options: DataOptions = DataOptions(),  # noqa: B008  frozen
     floor: bool = True,
+    say: Say = lambda line: None,
 ) -> tuple[list[Score], dict[str, Any]]:
     """Score a folder of images or an .npz of samples or statistics against data."""
     if data is None:
         raise InputError("--data: name the reference, as in --data mnist5k")
+    opened = _Opened(data, options, extractor, floor, say)
+    made = sides.open_side(source, options)
+    if metrics is None:
+        known = isinstance(made, Statistics) or isinstance(opened.reference, Statistics)
+        shape = () if isinstance(made, Statistics) else made.shape
+        metrics = ("fid",) if known else default_metrics(opened.name, shape)
+    statistics = tuple(metrics) == ("fid",)
 
-    def fake(real: Any, held_out: Any, n: int | None):
-        return evaluation.open_side(source, options), source, num
+    def fake() -> Examples:
+        return sides.examples(source, made, opened.extractor, num, statistics)
 
-    return _scores(data, fake, metrics, extractor, options, floor, None)
+    return _scores(opened, fake, metrics, None), opened.about(source, None, num)
+
+
+def default_metrics(spec: str, shape: Shape, run: Run | None = None) -> tuple[str, ...]:
+    """Return the metrics that suit the data and, of a run, what its model can do."""
+    vectors = len(shape) == 1
+    points = ("sw", *(["modes"] if spec.partition(":")[0] in MODES else []), "c2st")
+    chosen = list(points) if vectors else ["fid", "kid", "prdc"]
+    if run is None:
+        return tuple(chosen)
+    module, cfg = run.module, run.cfg
+    kind = conditions.kind(module, cfg) if hasattr(module, "sample") else "nothing"
+    if not vectors and (kind == "image" or not hasattr(module, "sample")):
+        chosen += ["psnr"] + (["ms_ssim"] if num_scales(*shape[:2]) else [])
+    if kind == "label" and not vectors:
+        chosen += ["class"]
+    if hasattr(module, "log_prob"):
+        chosen += ["nats"]
+        if not vectors and observed(module, cfg) == "levels":
+            chosen += ["bits"]
+    return tuple(chosen)
+
+
+class _Opened:
+    """The reference and its held-out part, opened; features are made when they are needed.
+
+    Attributes:
+        name: of the reference.
+        reference: it.
+        held_out: its held-out part; None if none is known.
+        extractor: returns the extractor, loaded once.
+    """
+
+    def __init__(
+        self, spec: Any, options: DataOptions, extractor: str | None, floor: bool, say: Say
+    ) -> None:
+        self.reference = sides.open_side(spec, options)
+        named = getattr(self.reference, "name", "statistics")
+        self.name = spec if isinstance(spec, str) else str(named)
+        known = isinstance(spec, str) and not isinstance(self.reference, Statistics)
+        self.other = conditions.held_out_of(spec) if known else None
+        self.held_out = None if self.other is None else _opened(self.other, options)
+        self.floor = floor
+        self.floor_name: str | None = None
+        self.used: Extractor | None = None
+
+        @cache
+        def load() -> Extractor:
+            name, why = extractor, ""
+            if name is None:
+                name, why = _suited(self.name, self.reference)
+            self.used = extractors.load(name)
+            say(f"features: {self.used.name}" + (f" ({why})" if why else ""))
+            return self.used
+
+        self.extractor: GetExtractor = load
+
+    @property
+    def unseen(self) -> AnyData | Statistics:
+        """The held-out part, or the reference where none is known."""
+        return self.reference if self.held_out is None else self.held_out
+
+    def about(self, fake: str, seed: int | None, num: int | None) -> dict[str, Any]:
+        """Return what scores are of, for JSON."""
+        used = self.used
+        return {
+            "fake": fake,
+            "real": self.name,
+            "real_fingerprint": getattr(self.reference, "fingerprint", None),
+            "floor": self.floor_name,
+            "extractor": used.name if used else None,
+            "extractor_sha256": used.sha256 if used else None,
+            "resize": getattr(used, "protocol", None),
+            "seed": seed,
+            "num": num,
+            "gengen": gengen.__version__,
+        }
+
+
+def _opened(spec: str, options: DataOptions) -> AnyData | None:
+    found = sides.open_side(spec, options)
+    return None if isinstance(found, Statistics) else found
 
 
 def _scores(
-    spec: Any,
-    fake: Callable[..., tuple[Any, str, int | None]],
+    opened: _Opened,
+    fake: Callable[[], Examples],
     metrics: Sequence[str],
-    extractor_name: str | None,
-    options: DataOptions,
-    floor: bool,
-    seed: int | None,
-) -> tuple[list[Score], dict[str, Any]]:
+    model: OfHeldOut | None,
+) -> list[Score]:
     evaluation.check_metrics(metrics)
-    reference = evaluation.open_side(spec, options)
-    name = spec if isinstance(spec, str) else str(getattr(reference, "name", "statistics"))
-    needed = any(metric not in evaluation.WITHOUT_EXTRACTOR for metric in metrics)
-    extractor = extractors.load(extractor_name or _suited(name, reference, needed))
-    few = tuple(metrics) == ("fid",)
+    statistics = tuple(metrics) == ("fid",)
+    real = sides.examples(opened.name, opened.reference, opened.extractor, None, statistics)
+    comparison = Comparison(real, fake, opened.extractor, model)
+    return evaluation.evaluate(comparison, metrics, _floor(opened, comparison, statistics))
 
-    def side(name: str, data: Any, num: int | None = None) -> Examples:
-        return evaluation.examples(name, data, extractor, num, statistics=few)
 
-    real, held_out, other = side(name, reference), None, None
-    other_spec = conditions.held_out_of(name) if floor else None
-    if other_spec is not None:
-        other = evaluation.open_side(other_spec, options)
-        held_out = side(other_spec, other)
-    drawn, of, num = fake(reference, other, None if held_out is None else evaluation.size(held_out))
-    if isinstance(drawn, np.ndarray):
-        made = evaluation.of_samples(of, drawn, extractor)
-    else:
-        made = side(of, drawn, num)
-    scores = evaluation.evaluate(real, made, extractor, metrics, held_out)
-    return scores, {
-        "fake": made.name,
-        "real": real.name,
-        "real_fingerprint": real.fingerprint,
-        "floor": held_out.name if held_out else None,
-        "extractor": extractor.name,
-        "extractor_sha256": extractor.sha256,
-        "resize": getattr(extractor, "protocol", None),
-        "seed": 0 if seed is None else seed,
-        "gengen": gengen.__version__,
-    }
+def _floor(opened: _Opened, samples: Comparison, statistics: bool) -> Comparison | None:
+    """Return real examples against real ones: held-out ones, or two halves of the reference."""
+    real = samples.real
+    if not opened.floor or real.batch is None or real.n < 4:
+        return None
+    if opened.held_out is not None:
+        opened.floor_name = opened.other
+        side = sides.examples(
+            opened.other or "", opened.held_out, opened.extractor, None, statistics
+        )
+        return Comparison(real, lambda: side.some(samples.fake.n), opened.extractor)
+    opened.floor_name = f"halves of {opened.name}"
+    order = batch_indices(real.n, real.n, 0, 0)
+    first, second = (real.rows(np.sort(half)) for half in np.array_split(order, 2))
+    return Comparison(first, lambda: second.some(samples.fake.n), opened.extractor)
 
 
 def samples(
@@ -134,10 +229,10 @@ def samples(
     source: AnyData | Statistics,
     num: int | None,
     seed: int,
-    say: Callable[[str], None] | None = None,
+    say: Say | None = None,
     most: int = MOST,
-) -> tuple[np.ndarray, str, None]:
-    """Return samples as they are scored: uint8 images or float vectors, and their name.
+) -> tuple[np.ndarray, str, np.ndarray | None]:
+    """Return samples as they are scored, uint8 images or float vectors; their name; their classes.
 
     Args:
         run: the trained model.
@@ -149,8 +244,9 @@ def samples(
     """
     module, cfg = run.module, run.cfg
     samples_itself = hasattr(module, "sample")
+    kind = conditions.kind(module, cfg) if samples_itself else "image"
     condition, batch = None, None
-    if not samples_itself or conditions.kind(module, cfg) != "nothing":
+    if kind != "nothing":
         if isinstance(source, Statistics):
             raise InputError(
                 f"{run.name} needs examples to be conditioned on, not statistics alone"
@@ -168,18 +264,26 @@ def samples(
         name = f"{run.path} ({run.name}, reconstructions)"
     else:
         raise InputError(f"{run.name} neither samples nor reconstructs: there is nothing to score")
-    return (to_uint8(x) if x.ndim == 4 else x), name, None
+    labels = np.asarray(condition)[: len(x)] if kind == "label" else None
+    return (to_uint8(x) if x.ndim == 4 else x), name, labels
 
 
-def _suited(spec: str, reference: Any, needed: bool) -> str:
-    """Return the name of the extractor that suits the data; a plain one where none is needed."""
-    if isinstance(reference, Statistics):
-        if reference.extractor is None:
-            raise InputError(f"--extractor: {spec} does not say what its features were made with")
-        return reference.extractor
-    if not needed:
-        return "identity" if len(reference.shape) == 1 else "pixels"
-    return extractors.suited(spec, reference.shape)
+def _suited(spec: str, reference: Any) -> tuple[str, str]:
+    """Return the name of the extractor that suits the data, and why."""
+    if not isinstance(reference, Statistics):
+        return extractors.suited(spec, reference.shape)
+    if reference.extractor is None:
+        raise InputError(f"--extractor: {spec} does not say what its features were made with")
+    return reference.extractor, f"as {spec} says"
+
+
+def _hash_of(run: Run) -> str:
+    """Return the SHA-256 (hex) of what a run learnt and of its Config."""
+    digest = hashlib.sha256(repr(run.cfg).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(run.variables):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 def is_model(source: str | Path) -> bool:

@@ -117,7 +117,7 @@ class Run(NamedTuple):
     def evaluate(
         self,
         data: Any = None,
-        metrics: Sequence[str] = ("fid", "kid", "prdc"),
+        metrics: Sequence[str] | None = None,
         num: int | None = None,
         seed: int = 0,
         extractor: str | None = None,
@@ -126,7 +126,8 @@ class Run(NamedTuple):
 
         Args:
             data: the reference, as in `load_data`; None: what the run was trained on.
-            metrics: some of `gengen.runs.evaluation.METRICS`.
+            metrics: some of `gengen.runs.evaluation.METRICS`; None: those that suit the model and
+                the data.
             num: number of samples; None: as many as can be sampled in about two minutes, at most as
                 many as are held out.
             seed: of the samples.

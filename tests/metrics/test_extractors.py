@@ -54,10 +54,15 @@ def test_every_name_loads_or_says_how_to(monkeypatch, tmp_path):
             assert isinstance(found, Extractor) and found.name == name
 
 
-def test_the_one_that_suits():
-    assert extractors.suited("mnist5k:test", (28, 28, 1)) == "mnist-v1"
-    assert extractors.suited("folder:photos", (64, 64, 3)) == "inception"
-    assert extractors.suited("grid25", (2,)) == "identity"
+def test_the_one_that_suits(monkeypatch, tmp_path):
+    monkeypatch.setenv("GENGEN_WEIGHTS_DIR", str(tmp_path))
+    assert extractors.suited("mnist5k:test", (28, 28, 1))[0] == "mnist-v1"
+    assert extractors.suited("grid25", (2,))[0] == "identity"
+    for name, shape in (("folder:photos", (64, 64, 3)), ("mnist5k", (14, 14, 1))):
+        chosen, why = extractors.suited(name, shape)
+        assert chosen == "random-v1" and "gengen weights fetch inception" in why
+    (tmp_path / "inception.safetensors").touch()
+    assert extractors.suited("folder:photos", (64, 64, 3))[0] == "inception"
 
 
 def test_vectors_are_their_own_features():

@@ -31,7 +31,7 @@ def test_on_a_line_by_hand():
     """
     assert prdc(real=REAL, fake=FAKE, k=1)[:4] == (0.5, 0.75, 0.75, 0.75)
     assert prdc(real=REAL, fake=FAKE, k=2)[:4] == (0.5, 1.0, 0.75, 1.0)
-    assert prdc(real=REAL, fake=FAKE, k=1)[4:] == (4, 4)
+    assert prdc(real=REAL, fake=FAKE, k=1)[4:] == (4, 4, None)
 
 
 @pytest.mark.parametrize("block", [7, 1000])
