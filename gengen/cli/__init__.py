@@ -157,7 +157,7 @@ class Weights:
     name: Positional[Literal["inception", "vgg19"]]
     """Whose."""
     file: Positional[Path | None] = None
-    """To import: the published .pth, which PyTorch reads, or a .safetensors of its arrays."""
+    """To import: the published .pth, or a .safetensors of its arrays."""
     dir: Annotated[Path | None, default("$GENGEN_WEIGHTS_DIR, or the user's data folder")] = None
     """Folder to keep them in."""
     any_hash: bool = False

@@ -7,9 +7,8 @@ They lie in $GENGEN_WEIGHTS_DIR, else in the user's data folder ($XDG_DATA_HOME 
 gengen/weights). A file keeps the arrays of the published one as they are, under their names, and in
 its metadata the published file's SHA-256, by which scores made with it are called.
 
-gengen unpickles nothing: a .pth file is read by PyTorch, restricted to arrays (`weights_only`), and
-only when it is imported. Reading a .safetensors file runs no code and takes no more memory than the
-file has bytes.
+A .pth file is read without PyTorch, and may hold nothing but arrays (`gengen.nn.pickled`). Reading
+a file of either kind runs no code of it, and takes no more memory than its bytes.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from gengen.nn import inception, vgg
+from gengen.nn import inception, pickled, vgg
 from gengen.types import InputError, PyTree, Shape
 
 SUFFIX = ".safetensors"
-MOST_BYTES = 2**30  # of a file that is read
+MOST_BYTES = pickled.MOST_BYTES  # of a file that is read
 MOST_HEADER = 2**20  # of them, in a safetensors file's header
 TIMEOUT = 30  # seconds without an answer
 _KEY = "gengen"  # of the facts in the metadata
@@ -139,24 +138,22 @@ def fetch(name: str, into: Path | None = None, say: Say = lambda line: None) -> 
 
     Raises:
         FetchError: if the network does not give the file.
-        InputError: if there is no PyTorch to read it with.
     """
     published, into = _published(name), into or folder()
     file = into / f"{name}{SUFFIX}"
     if file.is_file() and _facts_of(file).get("source_sha256") == published.sha256:
         say(f"{file} is there already")
         return file
-    _torch()  # before the download, not after it
     with _beside(file) as scratch:
-        pickled = scratch / "source.pth"
-        _download(name, pickled)
-        found = _sha256(pickled)
+        source = scratch / "source.pth"
+        _download(name, source)
+        found = _sha256(source)
         if found != published.sha256:
             raise FetchError(
                 f"{published.url} gave another file (SHA-256 {found[:12]}…, not "
                 f"{published.sha256[:12]}…), which was not kept: {_elsewhere(name)}"
             )
-        _keep(name, _read_pickled(pickled), found, published.url, file, scratch)
+        _keep(name, pickled.read(source), found, published.url, file, scratch)
     say(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
     return file
 
@@ -182,8 +179,7 @@ def import_file(
         The file that is kept.
 
     Raises:
-        InputError: if the file is missing, of an unknown hash, damaged, or of another network; if
-            it is a .pth and there is no PyTorch.
+        InputError: if the file is missing, of an unknown hash, damaged, or of another network.
     """
     published, into = _published(name), into or folder()
     source, file = Path(source), into / f"{name}{SUFFIX}"
@@ -199,7 +195,7 @@ def import_file(
             f"published {published.url}: pass --any-hash to take it all the same"
         )
     if arrays is None:
-        arrays = _read_pickled(source)
+        arrays = pickled.read(source)
     with _beside(file) as scratch:
         _keep(name, arrays, sha256, source.name, file, scratch)
     known = "the published weights" if sha256 == published.sha256 else f"SHA-256 {sha256}"
@@ -299,28 +295,6 @@ def _facts_of(file: Path) -> dict[str, Any]:
         return facts if all(isinstance(facts[key], str) for key in wanted) else {}
     except (SafetensorError, OSError, ValueError, TypeError, KeyError):
         return {}
-
-
-def _read_pickled(file: Path) -> dict[str, np.ndarray]:
-    """The arrays of a .pth file, read by PyTorch in the form that runs no code of the file."""
-    torch = _torch()
-    try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
-        return {str(name): tensor.detach().numpy() for name, tensor in found.items()}
-    except Exception as error:  # of no fixed class: pickle's, zip's, PyTorch's own
-        line = " ".join(str(error).split())[:160]
-        raise InputError(f"{file} is not a PyTorch file of arrays alone ({line})") from None
-
-
-def _torch() -> Any:
-    try:
-        import torch  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise InputError(
-            "a .pth file is read by PyTorch, which is not installed: pip install torch, or import "
-            f"the {SUFFIX} file that gengen makes where it is"
-        ) from None
-    return torch
 
 
 def _sha256(file: Path) -> str:

@@ -17,7 +17,6 @@ from gengen.metrics import fid, judge, kid, modes, prdc, similarity, sliced
 from gengen.metrics import inception_score as inception
 from gengen.metrics.c2st import c2st
 from gengen.metrics.classifier import Classifier, consistency
-from gengen.metrics.estimate import Estimate
 from gengen.metrics.memorisation import nearest_distances
 from gengen.metrics.resampling import of_mean, of_share
 from gengen.metrics.statistics import Statistics
@@ -26,6 +25,8 @@ from gengen.runs.sides import Examples, GetExtractor, in_chunks
 from gengen.types import InputError
 
 MOST_C2ST = 1000  # examples of each set: its networks are fitted until they converge
+MOST_KID = 10_000  # reals: more would add little to the error of the samples
+REALS_SW = 5  # as many reals as samples, times this, at the most
 MOST_JUDGED = 5000  # examples that the judge of classes is fitted to
 MODES = {"ring8": modes.ring8, "grid25": modes.grid25}
 ARROWS = {"lower": "↓", "higher": "↑", "floor": "→ floor"}
@@ -88,8 +89,12 @@ class Comparison:
         """The samples."""
         return self.make_fake()
 
-    def features(self, metric: str) -> tuple[Any, Any]:
+    def features(self, metric: str, most: int | None = None) -> tuple[Any, Any]:
         """Return the features of both sides.
+
+        Args:
+            metric: that needs them.
+            most: number of reals that is enough, in a seeded choice; None: all.
 
         Raises:
             InputError: if statistics are all that is known of a side.
@@ -99,7 +104,7 @@ class Comparison:
                 raise InputError(
                     f"{metric}: {side.name} holds statistics alone: only fid is possible"
                 )
-        return self.real.features, self.fake.features
+        return self.real.some(most or self.real.n).features, self.fake.features
 
     def equal(self, metric: str, most: int | None = None) -> tuple[Any, Any]:
         """Return the features of equally many of both sides, in a seeded choice."""
@@ -107,29 +112,25 @@ class Comparison:
         n = min(x for x in (self.real.n, self.fake.n, most) if x is not None)
         return self.real.some(n).features, self.fake.some(n).features
 
-    def found(self, estimate: Estimate, note: str = "") -> Found:
-        """Return an estimate of all of both sides."""
-        sizes = self.real.n or None, self.fake.n
-        return Found(estimate.value, estimate.standard_error, *sizes, note)
-
 
 # --- metrics --------------------------------------------------------------------------------------
 
 
 def _fid(c: Comparison) -> dict[str, Found]:
-    found = fid.fid(real=c.real.features, fake=c.fake.features)
-    return {f"fid[{c.extractor().name}]": c.found(found)}
+    value, error, _ = fid.fid(real=c.real.features, fake=c.fake.features)
+    return {f"fid[{c.extractor().name}]": Found(value, error, c.real.n or None, c.fake.n)}
 
 
 def _fid_infinity(c: Comparison) -> dict[str, Found]:
     real, fake = c.features("fid_infinity")
     found = fid.fid_infinity(real=real, fake=fake, smallest=min(5000, len(fake) // 2))
-    return {f"fid∞[{c.extractor().name}]": c.found(found)}
+    return {f"fid∞[{c.extractor().name}]": Found(*found[:2], len(real), len(fake))}
 
 
 def _kid(c: Comparison) -> dict[str, Found]:
-    real, fake = c.features("kid")
-    return {f"kid[{c.extractor().name}]": c.found(kid.kid(real=real, fake=fake))}
+    real, fake = c.features("kid", MOST_KID)
+    found = kid.kid(real=real, fake=fake)
+    return {f"kid[{c.extractor().name}]": Found(*found[:2], len(real), len(fake))}
 
 
 def _prdc(c: Comparison) -> dict[str, Found]:
@@ -144,9 +145,9 @@ def _prdc(c: Comparison) -> dict[str, Found]:
 
 
 def _sw(c: Comparison) -> dict[str, Found]:
-    real, fake = c.features("sw")
+    real, fake = c.features("sw", REALS_SW * c.fake.n)
     found = sliced.sliced_wasserstein(real=real, fake=fake)
-    return {f"sw2[{c.extractor().name}]": c.found(found)}
+    return {f"sw2[{c.extractor().name}]": Found(*found[:2], len(real), len(fake))}
 
 
 def _c2st(c: Comparison) -> dict[str, Found]:
@@ -175,8 +176,8 @@ def _modes(c: Comparison) -> dict[str, Found]:
 
 def _nearest(c: Comparison) -> dict[str, Found]:
     found = nearest_distances(c.fake.all, c.real.all)
-    estimate = Estimate(float(found.mean()), of_mean(found), len(found))
-    return {"distance to the nearest real example": c.found(estimate, "far below: copies")}
+    mean = Found(float(found.mean()), of_mean(found), c.real.n, c.fake.n, "far below: copies")
+    return {"distance to the nearest real example": mean}
 
 
 def _class(c: Comparison) -> dict[str, Found]:

@@ -56,7 +56,7 @@ def of_run(
         extractor: of features; None: by the data.
         options: how images are read; as in the run if they are the default.
         floor: whether real data are scored too.
-        say: told which features are taken, how many samples there are and how long they take.
+        say: told how many samples there are, how long they take, and which features are scored.
 
     Returns:
         The scores, and a dict of what they are of.
@@ -152,17 +152,17 @@ class _Opened:
         known = isinstance(spec, str) and not isinstance(self.reference, Statistics)
         self.other = conditions.held_out_of(spec) if known else None
         self.held_out = None if self.other is None else _opened(self.other, options)
-        self.floor = floor
+        self.floor, self.say = floor, say
         self.floor_name: str | None = None
         self.used: Extractor | None = None
+        self.why = ""
 
         @cache
         def load() -> Extractor:
             name, why = extractor, ""
             if name is None:
                 name, why = _suited(self.name, self.reference)
-            self.used = extractors.load(name)
-            say(f"features: {self.used.name}" + (f" ({why})" if why else ""))
+            self.used, self.why = extractors.load(name), why
             return self.used
 
         self.extractor: GetExtractor = load
@@ -182,6 +182,7 @@ class _Opened:
             "floor": self.floor_name,
             "extractor": used.name if used else None,
             "extractor_sha256": used.sha256 if used else None,
+            "extractor_reason": self.why or None,
             "resize": getattr(used, "protocol", None),
             "seed": seed,
             "num": num,
@@ -204,7 +205,10 @@ def _scores(
     statistics = tuple(metrics) == ("fid",)
     real = sides.examples(opened.name, opened.reference, opened.extractor, None, statistics)
     comparison = Comparison(real, fake, opened.extractor, model)
-    return evaluation.evaluate(comparison, metrics, _floor(opened, comparison, statistics))
+    found = evaluation.evaluate(comparison, metrics, _floor(opened, comparison, statistics))
+    if opened.used is not None:
+        opened.say(f"features: {opened.used.name}" + (f", {opened.why}" if opened.why else ""))
+    return found
 
 
 def _floor(opened: _Opened, samples: Comparison, statistics: bool) -> Comparison | None:
