@@ -145,7 +145,7 @@ def _check(program: Any) -> None:
         if opcode.name == "GLOBAL" and tuple(str(argument).split(" ")) not in _NAMES:
             raise _Refused(f"its pickle names {argument}")
         # A memo is as long as its largest index: one that is skipped to would take the memory.
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument) <= count:
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= count:
             raise _Refused("its pickle skips in its memo")
         if program.tell() - start > MOST_PICKLE:
             raise _Refused(f"its pickle has more than {MOST_PICKLE} bytes")

@@ -139,7 +139,7 @@ def test_nats_need_no_samples_and_no_features(trained, capsys, monkeypatch):
     monkeypatch.setattr("gengen.metrics.extractors.load", None)
     about, scores = evaluate(capsys, trained("gmm"), "--metrics", "nats")
     run = gengen.load(trained("gmm"))
-    want = -run.log_prob(gengen.load_data("grid25:test").arrays["x"])
+    want = -run.log_prob(load("grid25:test").arrays["x"])
     assert scores["nats per example"]["value"] == pytest.approx(want.mean(), rel=1e-5)
     assert scores["nats per example"]["n_real"] == len(want) and about["extractor"] is None
 
@@ -155,7 +155,7 @@ def test_reconstructions_are_scored_against_the_truth(trained, capsys):
     about, scores = evaluate(capsys, trained("autoencoder"))
     assert {"psnr", "fid[random-v1]"} < set(scores) and "ms_ssim" not in scores
     run = gengen.load(trained("autoencoder"))
-    truth = gengen.load_data("digits:test").arrays["image"]
+    truth = load("digits:test").arrays["image"]
     made = to_uint8(run.reconstruct(truth))
     assert scores["psnr"]["value"] == pytest.approx(similarity.psnr(made, truth, 255), abs=0.02)
     assert scores["psnr"]["n_real"] == len(truth) and scores["psnr"]["standard_error"] > 0
