@@ -22,7 +22,7 @@ from gengen import loop
 from gengen.compile import use_compilation_cache
 from gengen.data import AnyData, Dataset, load, to_batch, to_uint8
 from gengen.metrics import extractors
-from gengen.runs import evaluation, trained
+from gengen.runs import evaluation, sides, trained
 from gengen.runs.trained import Run
 from gengen.stages import Stage
 from gengen.training import run_dir
@@ -162,10 +162,14 @@ def scores(
 
     The floor is the same of held-out images, as many as there are samples.
     """
-    extractor = extractors.load(extractors.suited(real.name, real.shape))
-    reference, others = (evaluation.examples(d.name, d, extractor) for d in (real, held_out))
-    fake = evaluation.of_samples("samples", samples, extractor)
-    found = evaluation.evaluate(reference, fake, extractor, metrics, others)
+    extractor = extractors.load(extractors.suited(real.name, real.shape)[0])
+    reference, others = (sides.examples(d.name, d, lambda: extractor) for d in (real, held_out))
+    fake = sides.of_samples("samples", samples, lambda: extractor)
+    found = evaluation.evaluate(
+        evaluation.Comparison(reference, lambda: fake, lambda: extractor),
+        metrics,
+        evaluation.Comparison(reference, lambda: others.some(len(samples)), lambda: extractor),
+    )
     return {
         s.metric: {"value": round(s.value, 4), "floor": round(s.floor or 0.0, 4)} for s in found
     }

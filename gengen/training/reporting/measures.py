@@ -23,7 +23,10 @@ ABOUT = {
     "real": "against", "floor": "real data", "extractor": "features", "resize": "resize",
     "seed": "seed of the samples",
 }  # fmt: skip
-HIDDEN = ("fake", "num", "real_fingerprint", "extractor_sha256", "gengen", "checkpoint")
+HIDDEN = (
+    "fake", "num", "real_fingerprint", "extractor_sha256", "extractor_reason", "gengen",
+    "checkpoint",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
