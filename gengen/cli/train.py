@@ -142,10 +142,9 @@ def train(args: Train) -> None:
                 "mode": args.mode,
                 "num_devices": args.devices,
                 "workers": args.workers,
-                "tensorboard": args.tensorboard,
                 "profile": args.profile,
             },
-            tracker=args.tracker,
+            tracker=[name for name in (args.tensorboard and "tensorboard", args.tracker) if name],
             dry_run=args.dry_run,
         )
     except loop.Interrupted as stop:

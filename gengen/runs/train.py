@@ -136,11 +136,13 @@ def train(
     if how:
         opened, validation = validating.split_off(spec, module, cfg, net, **how)
     preview = _preview(module, cfg, spec, options, method, net)
+    if not dry_run:
+        use_compilation_cache()
     if hasattr(module, "fit") and method is None:
         _check_fit(
-            module, resume=resume, dry_run=dry_run, hold_out=bool(how), flip=bool(flip or augment)
-        )
-        use_compilation_cache()
+            module, resume=resume, dry_run=dry_run, hold_out=bool(how), flip=bool(flip or augment),
+            tracker=bool(tracker or on_metrics),
+        )  # fmt: skip
         fitted = fit_run(module, cfg, opened, out=out, settings=about, seed=seed, preview=preview)
         return Run(module, cfg, fitted, run_dir.read(out), out, net)
     words: dict[str, Any] = {
@@ -155,7 +157,6 @@ def train(
         estimates, variables = trial(trained, opened, **words)
         about = run_dir.settings(about, opened, seed=seed, steps=total)
         return Run(module, cfg, variables, about | {"estimates": estimates}, None, net)
-    use_compilation_cache()
     state = loop.run(
         trained,
         opened,
@@ -191,6 +192,7 @@ def _check_fit(module: ModuleType, **asked: bool) -> None:
         "resume": "nothing to resume",
         "dry_run": "there are no train steps to time",
         "flip": "--flip and augment= are of train steps",
+        "tracker": "there are no lines of metrics for --tracker or on_metrics=",
         "hold_out": "score held-out data with gengen evaluate instead of --hold-out",
     }
     for each, reason in why.items():

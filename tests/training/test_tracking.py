@@ -94,6 +94,8 @@ def test_a_tracker_that_is_not_installed_is_one_line(tmp_path, monkeypatch, caps
     error = capsys.readouterr().err.strip()
     assert error.endswith("needs wandb: pip install 'gengen[wandb]'") and "\n" not in error
     assert not out.exists()
+    assert main(["train", "gmm", "--data", "moons", "--out", str(out), "--tensorboard"]) == 2
+    assert "gmm is fitted at once: there are no lines" in capsys.readouterr().err
     with pytest.raises(InputError, match="must be one of tensorboard, wandb, mlflow"):
         gengen.train("vae", "digits", config=SMALL, steps=2, out=out, tracker=["board"])
 
