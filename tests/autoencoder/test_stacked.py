@@ -85,6 +85,17 @@ def test_pretraining_helps_where_labels_are_few():
     assert pretrained > max(alone) + 0.02
 
 
+def test_a_layer_reconstructs_the_clean_input_from_the_masked_one():
+    """The identity leaves out the masked half of an input of ones: an error of 1 for each."""
+    cfg = dataclasses.replace(LINEAR, hidden=(6,), mask_fraction=0.5)
+    layer = stacked.stages(cfg)[0].method
+    batch = {"x": np.ones((5, 6), np.float32)}
+    state = layer.init(jax.random.key(0), batch)
+    identity = jax.tree.map(lambda p: jnp.eye(6) if p.ndim == 2 else 0 * p, state.params)
+    _, metrics = layer.train_step(jax.random.key(1), state.replace(params=identity), batch)
+    assert float(metrics["loss"]) == pytest.approx(3, abs=1e-5)
+
+
 def test_a_stage_trains_on_the_codes_below():
     x = np.random.default_rng(0).integers(0, 256, (30, 4, 4, 1)).astype(np.uint8)
     cfg = dataclasses.replace(SMALL, shape=(4, 4, 1), hidden=(5, 3), num_labelled=7)

@@ -167,6 +167,19 @@ def test_labels_change_the_density_and_the_samples():
     assert pixelcnn.sample(cfg, variables, KEY, 4).shape == (4, 3, 4, 1)
 
 
+@pytest.mark.parametrize("left_out", ["V_down", "V_right"])
+def test_each_stack_sees_the_class(left_out):
+    cfg = pixelcnn.Config(**CNN, shape=(3, 4, 1), num_classes=2)
+    net = pixelcnn.network(cfg)
+    params = _variables(cfg, net, y=jnp.ones((1, 2)))["params"]
+    params = jax.tree.map_with_path(
+        lambda path, p: 0 * p if any(k.key == left_out for k in path) else p, params
+    )
+    x = jnp.zeros((1, 3, 4, 1))
+    out = [np.asarray(net.apply({"params": params}, x, jnp.eye(2)[k : k + 1])) for k in range(2)]
+    assert np.abs(out[0] - out[1]).max() > 1e-3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["pixelcnn", "pixelrnn, row", "pixelrnn, diagonal"])
 def test_two_images_are_learnt(name):
