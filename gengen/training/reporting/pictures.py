@@ -88,5 +88,5 @@ def _undo_scale(image: Any) -> tuple[Any, int]:
 
 def _encode(image: Any) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
+    image.save(buffer, format="PNG", compress_level=6)
     return buffer.getvalue()

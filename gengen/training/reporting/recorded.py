@@ -17,9 +17,11 @@ from gengen.training.run_dir import read_metrics
 from gengen.viz import curves
 
 # Keys of a metrics line that are no metrics.
-CLOCK = ("step", "seconds", "examples_per_s", "preview_seconds")
+RATE = "examples_per_s"
+CLOCK = ("step", "seconds", RATE, "preview_seconds")
 HELD_OUT = "held-out loss"  # the name of the loss in validation.jsonl
 Row = dict[str, Any]
+Column = tuple[list[curves.Number], list[curves.Number]]  # steps, values
 NBSP = "\u00a0"
 
 
@@ -31,6 +33,7 @@ class Recorded:
         folder: run directory.
         config: of `config.json`.
         rows: lines of `metrics.jsonl`, with a step.
+        logged: steps and values of each key of `rows`, in the order of their first lines.
         held_out: lines of `validation.jsonl`.
         pictures: steps and paths of `samples/step_*.png`.
         evaluation: of `evaluation.json`.
@@ -39,6 +42,7 @@ class Recorded:
     folder: Path
     config: dict[str, Any]
     rows: list[Row]
+    logged: dict[str, Column]
     held_out: list[Row]
     pictures: list[tuple[int, Path]]
     evaluation: Evaluation
@@ -80,24 +84,22 @@ class Recorded:
     @property
     def rate(self) -> str:
         """Median of the examples per second, or ""."""
-        rates = [rate for rate in self.column("examples_per_s")[1] if np.isfinite(rate)]
+        rates = [rate for rate in self.column(RATE)[1] if np.isfinite(rate)]
         return curves.number(float(np.median(rates)), 3) if rates else ""
 
-    def column(self, key: str) -> tuple[list[curves.Number], list[curves.Number]]:
+    def column(self, key: str) -> Column:
         """Return steps and values of the lines that have the metric."""
-        has = [row for row in self.rows if is_number(row.get(key))]
-        return [row["step"] for row in has], [row[key] for row in has]
+        return self.logged.get(key, ([], []))
 
     @property
-    def columns(self) -> dict[str, curves.Series]:
+    def columns(self) -> dict[str, Column]:
         """Steps and values of every metric, in the order they were logged."""
-        names = dict.fromkeys(key for row in self.rows for key in row if key not in CLOCK)
-        found: dict[str, curves.Series] = {name: self.column(name) for name in names}
+        found = {name: column for name, column in self.logged.items() if name not in CLOCK}
         if self.held_out:
-            steps, losses = ([row[key] for row in self.held_out] for key in ("step", "loss"))
-            found[HELD_OUT] = steps, losses
-        found["examples_per_s"] = self.column("examples_per_s")
-        return {name: column for name, column in found.items() if column[0]}
+            found[HELD_OUT] = _columns(self.held_out)["loss"]
+        if RATE in self.logged:
+            found[RATE] = self.logged[RATE]
+        return found
 
 
 def recorded(folder: Path) -> Recorded:
@@ -107,10 +109,13 @@ def recorded(folder: Path) -> Recorded:
         InputError: if there is no readable `config.json`.
     """
     folder = Path(folder)
+    config = _config(folder / "config.json")
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if _is_row(row)]
     return Recorded(
         folder,
-        _config(folder / "config.json"),
-        [row for row in read_metrics(folder / "metrics.jsonl") if _is_row(row)],
+        config,
+        rows,
+        _columns(rows),
         [
             row
             for row in read_metrics(folder / "validation.jsonl")
@@ -132,6 +137,18 @@ def _config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise InputError(f"{path} cannot be read: it holds no JSON object")
     return config
+
+
+def _columns(rows: list[Row]) -> dict[str, Column]:
+    """Return steps and values by key, in one pass: there may be many lines."""
+    found: dict[str, Column] = {}
+    for row in rows:
+        for key, value in row.items():
+            if is_number(value):
+                steps, values = found.setdefault(key, ([], []))
+                steps.append(row["step"])
+                values.append(value)
+    return found
 
 
 def _is_row(row: Any) -> bool:
