@@ -60,12 +60,13 @@ def shown(module: ModuleType, cfg: Any) -> str:
     """Return what the picture of `preview` shows.
 
     Returns:
-        "samples", "conditional" (condition, samples and example in a row), "reconstructions"; "" if
-        there is none.
+        "samples"; "classes", samples of each class in turn; "conditional", condition, samples and
+        example in a row; "reconstructions"; "" if there is no picture.
     """
-    if hasattr(module, "sample"):
-        return "conditional" if conditions.kind(module, cfg) == "image" else "samples"
-    return "reconstructions" if hasattr(module, "reconstruct") else ""
+    if not hasattr(module, "sample"):
+        return "reconstructions" if hasattr(module, "reconstruct") else ""
+    kinds = {"image": "conditional", "label": "classes", "nothing": "samples"}
+    return kinds[conditions.kind(module, cfg)]
 
 
 def conditioned(

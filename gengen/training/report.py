@@ -31,6 +31,7 @@ FITTED = {"log_likelihood": "Log-likelihood, nats per example"}  # of a model fi
 # By what a picture shows, as `config.json` says: in one word, and as a caption.
 CAPTIONS = {
     "samples": ("Samples", "Samples{at}"),
+    "classes": ("Samples", "Samples{at}, of each class in turn"),
     "points": ("Samples", "Samples{at}, blue; data, grey"),
     "reconstructions": ("Reconstructions", "Reconstructions{at}, each below its example"),
     "conditional": ("Samples", "Samples{at}; in each row: condition, samples, example"),

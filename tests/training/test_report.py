@@ -12,6 +12,8 @@ from PIL import Image
 import gengen
 from gengen.cli import main
 from gengen.errors import InputError
+from gengen.runs import discover
+from gengen.runs import pictures as runs_pictures
 from gengen.training.report import MAX_PICTURES, write_report
 from gengen.training.reporting import pictures
 from gengen.training.reporting.measures import plus_minus
@@ -278,11 +280,22 @@ def test_samples_scores_and_the_loss_come_before_what_is_technical(tmp_path):
     [
         ({"picture": "reconstructions"}, "Reconstructions at step 5, each below its example"),
         ({"picture": "conditional"}, "Samples at step 5; in each row: condition, samples, example"),
+        ({"picture": "classes"}, "Samples at step 5, of each class in turn"),
         ({"data": {"shape": [2]}}, "Samples at step 5, blue; data, grey"),
     ],
 )
 def test_a_caption_says_what_a_picture_shows(tmp_path, changes, text):
     assert text in _page(run_in(tmp_path, pictures=[5], config=CONFIG | changes)).text
+
+
+@pytest.mark.parametrize(
+    "name, shown",
+    [("vae", "samples"), ("cgan", "classes"), ("autoencoder", "reconstructions")],
+)
+def test_a_run_notes_what_its_pictures_show(name, shown):
+    module = discover.module(name)
+    classes = {"num_classes": 10} if shown == "classes" else {}
+    assert runs_pictures.shown(module, module.Config(shape=(8, 8, 1), **classes)) == shown
 
 
 def test_a_picture_is_encoded_once_however_often_the_report_is_written(tmp_path, monkeypatch):
