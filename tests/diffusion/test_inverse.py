@@ -120,6 +120,33 @@ def test_samples_agree_with_the_measurement(method, name):
         assert jnp.std(drawn, axis=0).max() > 0.3
 
 
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_replaced_pixels_are_those_of_the_forward_process(repeats):
+    """Whenever the denoiser is asked, z_t of a measured pixel is N(√ᾱ_t y, 1-ᾱ_t)."""
+    schedule, y, asked = ddpm.cosine_schedule(8), 1.7, []
+    eps_fn = standard_denoiser(schedule)
+
+    def noted(z, t):
+        jax.debug.callback(lambda t, z: asked.append((int(t), np.array(z))), t[0], z[:, 0, 0, 0])
+        return eps_fn(z, t)
+
+    measurement = Measurement(
+        operators.inpaint(np.array([[[True], [False]]])), np.full((1, 1, 2, 1), y)
+    )
+    shape = (20_000, 1, 2, 1)
+    drawn = inverse.replacement(
+        noted, schedule, jax.random.key(0), shape, measurement, repeats=repeats
+    )
+    jax.block_until_ready(drawn)
+    jax.effects_barrier()
+    assert len(asked) == 8 * repeats
+    for t, z in asked:
+        alpha, rest = schedule.alpha_bars[t - 1], schedule.one_minus_alpha_bars[t - 1]
+        assert z.mean() == pytest.approx(np.sqrt(alpha) * y, abs=0.03)
+        assert z.var() == pytest.approx(rest, abs=0.04)
+    np.testing.assert_allclose(drawn[:, 0, 0, 0], y, atol=1e-5)
+
+
 SINGULAR = {  # operators whose range is not all of y's space, and something outside it
     "inpaint": (OPERATORS["inpaint"], np.arange(64).reshape(1, *SHAPE) >= 32),
     # The mean of two neighbours: a chessboard has none.

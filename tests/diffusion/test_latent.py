@@ -81,6 +81,29 @@ def test_the_prior_is_trained_with_the_small_image_of_each_latent():
     assert float(loss) == pytest.approx(np.mean((target - h / h.std()) ** 2), rel=1e-5)
 
 
+def test_samples_depend_on_the_class_and_on_the_small_image():
+    cfg = dataclasses.replace(
+        LATENT, num_classes=3, condition_image="small", factor=4, consistent=False
+    )
+    batch = {"x": jnp.ones((4, 2, 2, 2)), "target": jnp.ones((4, 2, 2, 1)),
+             "label": jnp.arange(4) % 3}  # fmt: skip
+    prior = latent.prior_method(cfg, net=Own()).init(jax.random.key(0), batch).variables
+    prior = {**prior, "latent": {"std": jnp.float32(1)}}
+    images = {"image": jnp.zeros((2, 8, 8, 1))}
+    codec = latent.stages(cfg)[0].method.init(jax.random.key(2), images).variables
+    variables = {"codec": codec, "prior": prior}
+    given = {"label": jnp.arange(4) % 3, "image": jnp.zeros((4, 2, 2, 1))}
+
+    def drawn(**changes):
+        own = {"condition": {**given, **changes}, "net": Own()}
+        return np.asarray(latent.sample(cfg, variables, jax.random.key(3), 4, **own))
+
+    first = drawn()
+    np.testing.assert_array_equal(drawn(), first)
+    assert np.abs(drawn(label=(given["label"] + 1) % 3) - first).max() > 1e-4
+    assert np.abs(drawn(image=given["image"] + 0.9) - first).max() > 1e-4
+
+
 def test_a_small_image_of_another_size_than_the_latent_map_is_refused():
     with pytest.raises(ValueError, match="size of the latent map"):
         dataclasses.replace(LATENT, condition_image="small", factor=2)
