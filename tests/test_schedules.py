@@ -15,7 +15,8 @@ from gengen.autoencoder import autoencoder
 from gengen.cli import main
 from gengen.errors import InputError
 from gengen.gan import gan
-from gengen.optim import learning_rate
+from gengen.optim import ScheduledConfig, learning_rate
+from gengen.runs import discover
 from gengen.vae import vae
 from tests.cases import CASES, batch
 
@@ -64,6 +65,13 @@ def test_the_default_is_the_number_itself():
 def test_schedules_that_cannot_be_are_refused(fields, message):
     with pytest.raises(InputError, match=message):
         autoencoder.method(autoencoder.Config(**fields))
+
+
+def test_every_learning_rate_has_a_schedule():
+    for model in discover.models():
+        config_type = discover.module(model.name).Config
+        has_rate = "learning_rate" in {field.name for field in dataclasses.fields(config_type)}
+        assert has_rate == issubclass(config_type, ScheduledConfig), model.name
 
 
 def cases():

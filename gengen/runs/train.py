@@ -128,8 +128,9 @@ def train(
     )
     cfg, spec, options, total, seed, past = resolve(module, asked, old)
     how = validating.settings(
-        cfg, past.get("validation", {}), hold_out, total, validate_every, patience, validate_num
-    )
+        cfg, past.get("validation", {}), hold_out, total, validate_every, patience, validate_num,
+        resume,
+    )  # fmt: skip
     about = _settings(module, cfg, options, how, net, old)
     about |= {"init": str(init)} if start else {}
     opened, validation = spec, NO_VALIDATION

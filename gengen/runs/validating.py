@@ -32,6 +32,7 @@ def settings(
     every: int | None = None,
     patience: int | None = None,
     num: int | None = None,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """Return how a run is validated, as `config.json` keeps it: {} if not at all.
 
@@ -40,15 +41,16 @@ def settings(
 
     Args:
         cfg: Config of the model.
-        before: the settings before a resume.
+        before: the settings before a resume, or of a file.
         share: of the data that is held out; None: as before.
         steps: train steps in all.
         every: steps between validations.
         patience: validations without a lower loss after which training ends.
         num: held-out examples of each validation.
+        resume: whether a run is continued.
 
     Raises:
-        InputError: for settings of validation without held-out data, or `num` other than before.
+        InputError: for settings of validation without held-out data, or on resume another `num`.
     """
     share = before.get("hold_out", 0.0) if share is None else share
     if not share:
@@ -58,7 +60,7 @@ def settings(
             )
         return {}
     check_positive(validate_every=every, patience=patience, validate_num=num)
-    if before and num is not None and num != before.get("num"):
+    if resume and before and num is not None and num != before.get("num"):
         was = before.get("num") or "all"
         raise InputError(
             f"validate_num was {was}, now {num}: losses on other examples cannot be compared"
@@ -66,7 +68,7 @@ def settings(
     every = every or before.get("every") or default_every(cfg, steps)
     patience = before.get("patience") if patience is None else patience
     found = {"hold_out": share, "every": every, "patience": patience}
-    if before and before.get("num") is None:
+    if resume and before and before.get("num") is None:
         return found  # a run of a version that took all examples
     return found | {"num": num or before.get("num") or default_num(cfg)}
 

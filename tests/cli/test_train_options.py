@@ -63,7 +63,11 @@ def test_validate_num_takes_a_fixed_subset(capsys):
 
 def test_runs_that_took_all_held_out_examples_go_on_so():
     before = {"hold_out": 0.1, "every": 2, "patience": None}
-    assert validating.settings(realnvp.Config(), before, None, 100) == before
+    cfg = realnvp.Config()
+    assert validating.settings(cfg, before, None, 100, resume=True) == before
+    # A new run with the settings of that one is bounded, and may take another number.
+    assert validating.settings(cfg, before, None, 100) == before | {"num": 1000}
+    assert validating.settings(cfg, before | {"num": 30}, None, 100, num=40)["num"] == 40
 
 
 # --- length --------------------------------------------------------------------------------------
