@@ -18,10 +18,10 @@ from gengen.runs import conditions
 from gengen.runs.trained import Run
 from gengen.types import InputError, data_of
 
-CHUNK = 50  # examples at a time
+CHUNK = 25  # examples at a time
 MOST = 10_000  # examples of a likelihood
 RECONSTRUCTED = 1000  # examples, at the most
-SECONDS = 45.0  # of a likelihood, about
+SECONDS = 40.0  # of a likelihood, about
 
 
 class OfHeldOut:

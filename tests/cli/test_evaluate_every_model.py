@@ -28,7 +28,7 @@ def test_evaluation_ends_within_minutes(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     run, model = tmp_path / "run", name.split("-")[0]
     assert any(found.name == model for found in discover.models())
-    train = ["train", model, "--data", data_of(name), "--steps", "3", "--out", str(run)]
+    train = ["train", model, "--data", data_of(name), "--steps", "12", "--out", str(run)]
     assert main(train) == 0, capsys.readouterr().err
     since = time.monotonic()
     assert main(["evaluate", str(run)]) == 0, capsys.readouterr().err
