@@ -152,13 +152,17 @@ class Trackers:
             each.close()
 
     def open(self, step: int, settings: Mapping[str, Any]) -> None:
-        """Open the trackers, once: training goes on from `step`."""
+        """Open the trackers, once: training goes on from `step`.
+
+        Raises:
+            InputError: for a service that refuses the run.
+        """
         if self._open is None:
             chosen = self._asked if jax.process_index() == 0 else []
             self._open = []
             for each in chosen:
                 is_name = isinstance(each, str)
-                self._open.append(TRACKERS[each][0](self._out, step, settings) if is_name else each)
+                self._open.append(_opened(each, self._out, step, settings) if is_name else each)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Pass metrics on; what `on_metrics` raises is kept in `error`, and ends the run."""
@@ -187,6 +191,15 @@ def _check(tracker: str) -> None:
         raise InputError(
             f"--tracker {tracker} needs {package}: pip install 'gengen[{tracker}]'"
         ) from None
+
+
+def _opened(name: str, out: Path, step: int, settings: Mapping[str, Any]) -> Tracker:
+    """Return an open tracker."""
+    try:
+        return TRACKERS[name][0](out, step, settings)
+    except Exception as error:  # each service has exceptions of its own
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(f"--tracker {name} cannot be opened: {reason}") from error
 
 
 class _Identity:

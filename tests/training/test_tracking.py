@@ -68,6 +68,19 @@ def test_wandb_receives_metrics_and_pictures_and_a_resume_goes_on_there(fake):
     assert service.of("init")[1][1]["id"] == "abc"
 
 
+def test_a_service_that_refuses_is_one_line(fake, capsys):
+    service = fake("wandb")
+
+    def refuse(**kwargs):
+        raise ConnectionError("no key\nfor this service")
+
+    service.init = refuse
+    assert main([*VAE, "--steps", "2", "--out", "run", "--tracker", "wandb"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error == "gengen: --tracker wandb cannot be opened: no key for this service"
+    assert not Path("run").exists()
+
+
 def test_mlflow_receives_metrics_parameters_and_pictures(fake):
     service = fake("mlflow")
     assert main([*VAE, "--steps", "4", "--out", "run", "--tracker", "mlflow"]) == 0
