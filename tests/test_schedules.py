@@ -17,6 +17,7 @@ from gengen.errors import InputError
 from gengen.gan import gan
 from gengen.optim import ScheduledConfig, learning_rate
 from gengen.runs import discover
+from gengen.runs.resolve import Asked, resolve
 from gengen.vae import vae
 from tests.cases import CASES, batch
 
@@ -111,8 +112,7 @@ def test_a_decay_lasts_as_long_as_the_run(tmp_path, monkeypatch):
     assert main(["train", "fvsbn", *words, "--steps", "4", "--out", "a"]) == 0
     config = json.loads(Path("a/config.json").read_text())["config"]
     assert (config["lr_schedule"], config["decay_steps"]) == ("cosine", 4)
-    assert main(["train", "fvsbn", "--out", "a", "--resume", "--steps", "6"]) == 0
-    words = [*words, "--set", "hidden=8,4", "--set", "finetune_share=2", "--steps", "12"]
-    assert main(["train", "stacked", *words, "--out", "b"]) == 0
-    config = json.loads(Path("b/config.json").read_text())["config"]
-    assert config["decay_steps"] == 6  # of the longest of its stages
+    fields = ("lr_schedule=cosine", "hidden=8,4", "finetune_share=2")
+    asked = Asked(data="digits", config=fields, steps=12)
+    found = resolve(discover.module("stacked"), asked, {})
+    assert found.cfg.decay_steps == 6  # of the longest of its stages

@@ -14,7 +14,9 @@ from gengen.data import load
 from gengen.diffusion import ddpm
 from gengen.flow import realnvp
 from gengen.runs import validating
+from gengen.runs.resolve import Asked, resolve
 from gengen.training.run_dir import read_metrics
+from gengen.vae import vae
 
 SMALL_VAE = ["--set", "hidden=8", "--set", "latent_shape=2", "--set", "channels="]
 SMALL = {"hidden": (8,), "latent_shape": (2,), "channels": ()}
@@ -78,8 +80,8 @@ def test_epochs(capsys):
     words = [*VAE, "--set", "batch_size=500"]
     assert main([*words, "--epochs", "1.5", "--out", "run"]) == 0
     assert settings_of("run")["steps"] == -(-3 * len(data) // 1000)
-    assert main([*words, "--epochs", "1", "--hold-out", "0.5", "--out", "half"]) == 0
-    assert settings_of("half")["steps"] == -(-(len(data) - round(len(data) / 2)) // 500)
+    half = Asked(data="digits", config={"batch_size": 500}, epochs=1, hold_out=0.5)
+    assert resolve(vae, half, {}).steps == -(-(len(data) - round(len(data) / 2)) // 500)
     capsys.readouterr()
     assert main([*words, "--epochs", "1", "--steps", "3", "--out", "both"]) == 2
     assert "--steps and --epochs: give one" in capsys.readouterr().err
@@ -99,11 +101,9 @@ def test_config_of_another_run_round_trips():
     assert a == b
     chex.assert_trees_all_equal(gengen.load("a").variables, gengen.load("b").variables)
     # Steps and other data may be given; a field that is set goes before the file.
-    again = ["--config", "a", "--set", "beta=2", "--data", "moons", "--steps", "2", "--out", "c"]
-    assert main(["train", "vae", *again]) == 0
-    c = settings_of("c")
-    assert (c["config"]["beta"], c["config"]["shape"], c["steps"]) == (2.0, [2], 2)
-    assert c["config"]["hidden"] == [8] and c["data"]["name"].startswith("moons")
+    c = resolve(vae, Asked(file="a", config=("beta=2",), data="moons", steps=2), {})
+    assert (c.cfg.beta, c.cfg.shape, c.cfg.hidden, c.steps, c.seed) == (2.0, (2,), (8,), 2, 5)
+    assert c.data.name.startswith("moons")
 
 
 def test_config_of_fields(capsys):
