@@ -49,11 +49,15 @@ def test_views_of_one_storage_are_read_by_their_strides(tmp_path):
 CALLED = []
 
 
+def call(word):
+    CALLED.append(word)
+
+
 class Malicious:
     """Calls a function of this file when it is unpickled."""
 
     def __reduce__(self):
-        return CALLED.append, ("here",)
+        return call, ("here",)
 
 
 class Attribute:
@@ -99,6 +103,29 @@ def test_other_pickles_are_refused_and_run_nothing(name, tmp_path, monkeypatch):
             pickled.read(tmp_path / "w.pth")
         assert "\n" not in str(error.value)
     assert CALLED == []
+    pickle.loads(PROGRAMS["a function"])  # an ordinary reader calls it
+    assert CALLED.pop() == "here"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("a function", "names .*test_pickled call"),
+        ("os.system", "names posix system"),
+        ("another function of PyTorch", "names torch._utils _rebuild_qtensor"),
+        ("an extension", "the opcode EXT1"),
+        ("a skip in the memo", "skips in its memo"),
+    ],
+)
+def test_a_pickle_is_refused_before_it_runs(name, says):
+    with pytest.raises(ValueError, match=says):
+        pickled._check(io.BytesIO(PROGRAMS[name]))
+
+
+@pytest.mark.parametrize("name", ["a function", "os.system", "another function of PyTorch"])
+def test_a_pickle_that_runs_finds_no_other_names(name):
+    with pytest.raises(ValueError, match="its pickle names"):
+        pickled._Unpickler(io.BytesIO(PROGRAMS[name])).load()
 
 
 @pytest.mark.parametrize(
