@@ -215,7 +215,7 @@ def use_compilation_cache() -> None:
     A folder chosen by JAX_COMPILATION_CACHE_DIR is used instead. A folder that cannot be written is
     no error: compiling is only slower.
     """
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.values["jax_compilation_cache_dir"]:
         return
     root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = Path(root) / "gengen" / "xla"

@@ -62,15 +62,25 @@ def test_without_the_game_it_is_maximum_likelihood():
     chex.assert_trees_all_close(state.params["generator"], flow.params, atol=1e-6)
 
 
-def test_the_gap_by_hand():
-    cfg = dataclasses.replace(CFG, n_critic=1, batch_size=16)
+def test_the_losses_by_hand():
+    """The critic's is the gap, the flow's is w_a · gap + w_l · nats / D, of a critic that stays."""
+    cfg = dataclasses.replace(
+        CFG, n_critic=1, batch_size=4000, adversarial_weight=0.5, likelihood_weight=3.0,
+        critic_learning_rate=1e-12, weight_clip=1e6,
+    )  # fmt: skip
+    moved = X + np.array([4.0, -3.0], np.float32)
     method = flow_gan.method(cfg)
-    state = method.init(KEY, {"x": X[:16]})
-    _, metrics = jax.jit(method.train_step)(KEY, state, {"x": X[:16]})
-    # The generator sees the critic after its move: losses differ, but the first gap is of init.
-    assert set(metrics) >= {"critic_loss", "generator_loss", "nats"}
-    nats = -np.asarray(flow_gan.log_prob(cfg, {"params": state.params}, X[:16])).mean()
+    state = method.init(KEY, {"x": X})  # the flow starts with the moments of these
+    _, metrics = jax.jit(method.train_step)(KEY, state, {"x": moved})
+    variables = {"params": state.params}
+    f = lambda x: np.asarray(flow_gan.discriminate(cfg, variables, jnp.asarray(x))).mean()  # noqa: E731
+    gap = f(moved) - f(flow_gan.sample(cfg, variables, jax.random.key(9), 20_000))
+    nats = -np.asarray(flow_gan.log_prob(cfg, variables, moved)).mean()
     assert metrics["nats"] == pytest.approx(nats, rel=1e-5)
+    assert abs(gap) > 0.5  # far from 0, so that its sign and its weight count
+    assert metrics["critic_loss"] == pytest.approx(gap, abs=0.1)
+    wanted = 0.5 * gap + 3.0 * nats / 2
+    assert metrics["generator_loss"] == pytest.approx(wanted, abs=0.05)
 
 
 def test_the_game_alone_moves_the_mean():

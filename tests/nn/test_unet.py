@@ -52,6 +52,23 @@ def test_output_has_the_shape_of_the_input_in_float32(shape, options):
     assert all(w.dtype == jnp.float32 for w in jax.tree.leaves(variables))
 
 
+@pytest.mark.parametrize("level", [0, 1])
+def test_each_skip_connection_is_used(level):
+    """With nothing coming up from below, a level on the way down is seen through its skip alone."""
+    x = jax.random.normal(KEY, (2, 8, 8, 1))
+    apply, variables, t = build(x, channels=(8, 8, 8), num_blocks=(1, 1, 1))
+    below = variables["params"][f"Dense_{1 - level}"]  # Dense_0 goes up to level 1
+    assert {*below} == {"kernel", "bias"}
+    variables["params"][f"Dense_{1 - level}"] = jax.tree.map(jnp.zeros_like, below)
+
+    def of_block(block):
+        params = {**variables["params"], f"ResidualBlock_{level}": block}
+        return jnp.sum(apply({"params": params}, x, t) ** 2)
+
+    gradient = jax.grad(of_block)(variables["params"][f"ResidualBlock_{level}"])
+    assert max(np.abs(g).max() for g in jax.tree.leaves(gradient)) > 1e-4
+
+
 def test_starts_at_zero_output():
     x = jax.random.normal(KEY, (2, 8, 8, 1))
     net = UNet(1, (8,), (1,), num_groups=4)
