@@ -5,7 +5,7 @@ PY = .venv/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 WORKERS ?= 2
 
-.PHONY: help demo test slow lint ci results faults mutants lock clean
+.PHONY: help demo test slow long lint ci results faults mutants lock clean
 
 help:  ## Print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,9 @@ test: .venv/.dev  ## Run the fast tests
 
 slow: .venv/.dev  ## Run the slow tests
 	@$(PY) -m pytest -n $(WORKERS) --dist loadgroup -m slow
+
+long: .venv/.dev  ## Evaluate every model, at its usual size
+	@$(PY) -m pytest -m long
 
 lint: .venv/.dev  ## Check style, formatting and types
 	@$(PY) -m ruff check .
