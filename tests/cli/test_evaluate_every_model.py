@@ -28,7 +28,7 @@ def cases():
             yield pytest.param(name, marks=pytest.mark.slow if name in SOME else pytest.mark.long)
 
 
-@pytest.mark.parametrize("name", cases())
+@pytest.mark.parametrize("name", list(cases()))
 def test_evaluation_ends_within_minutes(name, tmp_path, monkeypatch, capsys):
     """With networks of their usual size, hardly trained."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
