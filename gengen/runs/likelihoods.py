@@ -51,15 +51,14 @@ class OfHeldOut:
         """Log-likelihoods of held-out examples, float64 [N]: what fits into `SECONDS`."""
         if not hasattr(self.run.module, "log_prob"):
             raise InputError(f"nats, bits: {self.run.name} has no likelihood")
-        most, seconds, found = min(len(self.data), MOST), 0.0, []
-        chunks = -(-most // CHUNK)
-        while len(found) < chunks:
-            since = time.monotonic()
+        most, found, since = min(len(self.data), MOST), [], time.monotonic()
+        while len(found) * CHUNK < most:
             found.append(self._log_prob(len(found)))
-            seconds = time.monotonic() - since
-            if len(found) <= 2:  # the first compiles
-                fits = max(1, int(SECONDS / seconds))
-                chunks = min(chunks, max(fits, 1 if seconds > SECONDS / 2 else 2))
+            passed = time.monotonic() - since
+            if passed > SECONDS or (len(found) == 1 and passed > SECONDS / 2):
+                break
+            if len(found) == 1:  # the first one compiles
+                since = time.monotonic()
         values = np.concatenate(found)[:most].astype(np.float64)
         if len(values) < len(self.data):
             self.say(f"likelihood of {len(values):,} of {len(self.data):,} held-out examples")
