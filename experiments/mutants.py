@@ -1,4 +1,4 @@
-"""How many small errors the fast tests notice: docs/MUTANTS.md, one error at a time.
+"""Mutation testing: count the small errors that the fast tests notice, for docs/MUTANTS.md.
 
 make mutants                                     all of them: an hour on two cores
 python experiments/mutants.py diffusion gan      those of some families; prints, and writes nothing
@@ -68,7 +68,7 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a mutant: the test that failed, or "" if all passed."""
+    """Result of a mutant: the test that failed, or "" if all passed."""
 
     mutant: Mutant
     killer: str
@@ -115,12 +115,9 @@ def run(mutant: Mutant, tree: Path, programs: Path) -> Outcome:
         return Outcome(mutant, "no end", time.monotonic() - since)
     finally:
         file.write_text(whole, encoding="utf-8")
-    if done.returncode not in (0, 1):  # 1: a test failed; else none was run
-        killer = _first(done.stdout, "ERROR ")
-        if not killer:
-            sys.exit(f"{mutant.file}: {mutant.breaks}: no test ran: {done.stdout}{done.stderr}")
-        return Outcome(mutant, killer, time.monotonic() - since)
-    killer = _first(done.stdout, "FAILED ", "ERROR ") if done.returncode else ""
+    killer = _first(done.stdout, "FAILED ", "ERROR ")
+    if done.returncode and not killer:
+        sys.exit(f"{mutant.file}: {mutant.breaks}: no test ran: {done.stdout}{done.stderr}")
     return Outcome(mutant, killer, time.monotonic() - since)
 
 

@@ -1,4 +1,4 @@
-"""What `gengen train --dry-run` prints."""
+"""Report of `gengen train --dry-run`: Config, parameters, memory and time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where `gengen sample` writes: one picture, an .npz, or a folder with a file for each image."""
+"""Output of `gengen sample`: one picture, an .npz, or a folder with a file for each image."""
 
 from __future__ import annotations
 

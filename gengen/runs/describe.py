@@ -32,7 +32,7 @@ class Field(NamedTuple):
 
 
 class Description(NamedTuple):
-    """What `gengen list MODEL` prints.
+    """Description of a model, which `gengen list MODEL` prints.
 
     Attributes:
         name: of the model.

@@ -70,7 +70,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What a metric may look at; each part is made when it is first needed.
+    """Input of a metric; each part is made when it is first needed.
 
     Attributes:
         real: the reference.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -71,13 +71,35 @@ def draw(
     seconds = None
     if say is not None:
         seconds = _announce(module, cfg, num, chunk, part, say)
-    found = []
-    bar = tqdm(total=num, unit="sample", leave=False, disable=True if say is None else None)
+    return gathered(part, chunk, num, seconds, is_shown=say is not None)
+
+
+def gathered(
+    part: Callable[..., np.ndarray],
+    chunk: int,
+    num: int,
+    seconds: float | None,
+    is_shown: bool,
+    found: Sequence[np.ndarray] = (),
+) -> np.ndarray:
+    """Return `num` samples, chunk by chunk, with a progress bar.
+
+    Args:
+        part: as `in_chunks` returns it.
+        chunk: samples at once.
+        num: number of samples.
+        seconds: time of a chunk; None: unknown.
+        is_shown: whether there is a bar.
+        found: first chunks, where they are sampled already.
+    """
+    chunks = list(found)
+    bar = tqdm(total=num, unit="sample", leave=False, disable=None if is_shown else True)
     with bar, clock(bar, seconds, chunk, num):
         for start in range(0, num, chunk):
-            found.append(part(start))
+            if start >= len(chunks) * chunk:
+                chunks.append(part(start))
             bar.update(min(start + chunk, num) - bar.n)
-    return np.concatenate(found)[:num]
+    return np.concatenate(chunks)[:num]
 
 
 def in_chunks(
@@ -135,14 +157,19 @@ def _announce(
         say(f"{what}; --fast takes {few}, about {few / steps:.0%} of the time ...")
         return None
     say(f"{what}; measuring the time of {few} ...")
+    seconds, chunks = estimated(module, cfg, part), -(-num // chunk)
+    say(f"about {seconds * chunks:.0f} s; with --fast {seconds * few / steps * chunks:.0f} s")
+    return seconds
+
+
+def estimated(module: ModuleType, cfg: Any, part: Callable[..., np.ndarray]) -> float:
+    """Return the seconds that a chunk takes once compiled, by a sampler with fewer evaluations."""
     quick = fast(module, cfg)
     part(0, quick)  # compiles
     since = time.monotonic()
     part(0, quick)
-    each = (time.monotonic() - since) / few
-    chunks = -(-num // chunk)
-    say(f"about {each * steps * chunks:.0f} s; with --fast {each * few * chunks:.0f} s")
-    return each * steps
+    ratio = evaluations(module, cfg) / evaluations(module, quick)
+    return (time.monotonic() - since) * ratio
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from tqdm import tqdm
 
 from gengen.contract import require_num
 from gengen.runs import sampling
@@ -70,13 +69,7 @@ def draw(
         left = (seconds or 0) * (chunks - len(found))
         about = f", about {left:.0f} s" if left >= 1 else ""
         say(f"scoring {count:,} samples{about}" + ("" if num else "; --num chooses"))
-    bar = tqdm(total=count, unit="sample", leave=False, disable=True if say is None else None)
-    with bar, sampling.clock(bar, seconds, chunk, count):
-        for start in range(0, count, chunk):
-            if start >= len(found) * chunk:
-                found.append(part(start))
-            bar.update(min(start + chunk, count) - bar.n)
-    return np.concatenate(found)[:count]
+    return sampling.gathered(part, chunk, count, seconds, say is not None, found)
 
 
 def _seconds(
@@ -89,12 +82,8 @@ def _seconds(
     """
     if not wanted:
         return None
-    steps = sampling.evaluations(run.module, run.cfg)
-    if steps >= sampling.MANY:
-        quick = sampling.fast(run.module, run.cfg)
-        part(0, quick)  # compiles
-        few = sampling.evaluations(run.module, quick)
-        return _timed(lambda: part(0, quick)) * steps / few
+    if sampling.evaluations(run.module, run.cfg) >= sampling.MANY:
+        return sampling.estimated(run.module, run.cfg, part)
     compiling = _timed(lambda: found.append(part(0)))
     if compiling > SECONDS / 2:
         return compiling
