@@ -1,7 +1,7 @@
 """A small algebra of train steps, as optax is one of updates.
 
-A `Step` says what it adds to a fresh state and how it changes a state. Steps are made by `descent`
-and `player`, composed by `sequence`, `repeat` and `with_ema`, and closed by `method`:
+A `Step` says what it adds to a fresh state and how it changes a state. Steps are made by `descent`,
+`player` and `team`, composed by `sequence`, `repeat` and `with_ema`, and closed by `method`:
 
     VAE, flow, diffusion   method(init, with_ema(descent(loss, tx), 0.9999))
     GAN                    method(init, sequence(player("discriminator", ...),
@@ -164,6 +164,35 @@ def player(name: str, loss: Loss, tx: optax.GradientTransformation) -> Step:
         moved, metrics = descent(my_loss, tx).update(key, mine(state), batch)
         own = {f"{name}_{k}": metrics.pop(k) for k in OWN if k in metrics}
         return back(state, moved), own | metrics
+
+    return Step(init, update)
+
+
+def team(name: str, members: Sequence[str], loss: Loss, tx: optax.GradientTransformation) -> Step:
+    """Return one move of several players together, with one optimiser: all others stay.
+
+    Its state stands under `opt_state[name]`; metrics as those of `player`.
+    """
+
+    def together(params: PyTree) -> PyTree:
+        others = {k: v for k, v in params.items() if k not in members}
+        return {**others, name: {k: params[k] for k in members}}
+
+    def apart(params: PyTree) -> PyTree:
+        return {**{k: v for k, v in params.items() if k != name}, **params[name]}
+
+    def team_loss(params: PyTree, *rest: Any) -> tuple[Array, tuple[Metrics, PyTree]]:
+        return loss(apart(params), *rest)
+
+    step = player(name, team_loss, tx)
+
+    def init(state: TrainState) -> TrainState:
+        state = step.init(state.replace(params=together(state.params)))
+        return state.replace(params=apart(state.params))
+
+    def update(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        state, metrics = step.update(key, state.replace(params=together(state.params)), batch)
+        return state.replace(params=apart(state.params)), metrics
 
     return Step(init, update)
 

@@ -42,8 +42,8 @@ from gengen.contract import (
 from gengen.nn.codec import Decoder, Encoder
 from gengen.nn.mlp import MLP
 from gengen.optim import ScheduledConfig, learning_rate
-from gengen.steps import Loss, Step, player, sequence
 from gengen.steps import method as build
+from gengen.steps import player, sequence, team
 from gengen.types import (
     Array,
     Batch,
@@ -52,7 +52,6 @@ from gengen.types import (
     Method,
     PyTree,
     Shape,
-    TrainState,
     check_shape,
 )
 from gengen.xla import jit
@@ -348,29 +347,3 @@ def _labels(cfg: Config, batch: Batch) -> Array | None:
             "num_classes=0"
         )
     return jnp.asarray(batch["label"], jnp.int32)
-
-
-def team(name: str, members: tuple[str, ...], loss: Loss, tx: optax.GradientTransformation) -> Step:
-    """Return a step of several players with one optimiser; the metrics are those of `player`."""
-
-    def together(params: PyTree) -> PyTree:
-        others = {k: v for k, v in params.items() if k not in members}
-        return {**others, name: {k: params[k] for k in members}}
-
-    def apart(params: PyTree) -> PyTree:
-        return {**{k: v for k, v in params.items() if k != name}, **params[name]}
-
-    def team_loss(params: PyTree, *rest):
-        return loss(apart(params), *rest)
-
-    step = player(name, team_loss, tx)
-
-    def init(state: TrainState) -> TrainState:
-        state = step.init(state.replace(params=together(state.params)))
-        return state.replace(params=apart(state.params))
-
-    def update(key: Key, state: TrainState, batch: Batch):
-        state, metrics = step.update(key, state.replace(params=together(state.params)), batch)
-        return state.replace(params=apart(state.params)), metrics
-
-    return Step(init, update)

@@ -73,12 +73,13 @@ class Config(gan.Config):
             raise InputError(f"Config.probability = {self.probability}; it must be in [0, 1]")
 
 
-def replay(capacity: int, probability: float = 0.5) -> Transform:
+def replay(capacity: int, probability: float = 0.5, name: str = "replay") -> Transform:
     """Return the transform that replaces some samples by earlier ones from a buffer.
 
     Args:
         capacity: of the buffer; at least the number of samples of a step.
         probability: that a sample is swapped for one of a full buffer.
+        name: of the buffer in the state; two buffers of one game have two names.
 
     Raises:
         InputError: when a step has more samples than the buffer.
@@ -112,7 +113,7 @@ def replay(capacity: int, probability: float = 0.5) -> Transform:
         state = {"buffer": buffer, "filled": jnp.minimum(filled + num, capacity)}
         return real, own_rows(out, len(fake)), state
 
-    return Transform("replay", in_discriminator_step, init=init, keeps_labels=False)
+    return Transform(name, in_discriminator_step, init=init, keeps_labels=False)
 
 
 def game(cfg: Config, net: Networks | None = None) -> Game:
