@@ -57,6 +57,25 @@ def test_players_move_alone_and_in_turn():
     assert set(metrics) == {"y_loss", "x_loss", "y_gradient_norm", "x_gradient_norm"}
 
 
+def test_steps_of_a_sequence_and_of_a_run_draw_fresh_noise():
+    def noise(params, mutables, key, batch):
+        return params["w"] * jax.random.normal(key), ({}, mutables)
+
+    walk = descent(noise, optax.sgd(1.0))
+    m, state = start({"w": jnp.array(0.0)}, sequence(walk, walk))
+    once, state1 = start({"w": jnp.array(0.0)}, walk)
+    batch = {"x": jnp.zeros((1, 1))}
+    two, _ = m.train_step(KEY, state, batch)
+    first, _ = once.train_step(KEY, state1, batch)
+    second, _ = once.train_step(KEY, first, batch)
+    halves = jax.random.split(jax.random.fold_in(KEY, 0))
+    want = -sum(float(jax.random.normal(key)) for key in halves)
+    np.testing.assert_allclose(two.params["w"], want, rtol=1e-6)
+    steps = [-float(first.params["w"]), float(first.params["w"] - second.params["w"])]
+    want = [float(jax.random.normal(jax.random.fold_in(KEY, t))) for t in (0, 1)]
+    np.testing.assert_allclose(steps, want, rtol=1e-5)
+
+
 def test_repeat_gives_each_inner_step_a_fresh_part_of_the_batch():
     m, state = start({"w": jnp.array([0.0])}, repeat(descent(pull, optax.sgd(1.0)), 2))
     x = jnp.arange(6.0)[:, None]  # parts: 0, 2, 4 and 1, 3, 5

@@ -150,3 +150,13 @@ def test_what_is_not_stable_is_said():
 def test_what_cannot_work_is_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_yule_walker_divides_every_autocovariance_by_the_length():
+    """So the matrix of autocovariances is positive definite, and the fit stable."""
+    x = np.random.default_rng(4).normal(size=(3, 8)).astype(np.float32)
+    d = np.float64(x) - np.float64(x).mean()
+    gamma = [np.mean([series[: 8 - k] @ series[k:] / 8 for series in d]) for k in range(3)]
+    want = np.linalg.solve([gamma[:2], gamma[1::-1]], gamma[1:])
+    found = ar.fit(ar.Config(shape=(8,), order=2, estimator="yule_walker"), x, KEY)["params"]
+    np.testing.assert_allclose(found["phi"], want, rtol=1e-5)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gengen.autoregressive import pixelcnn, pixelrnn, pixels
+from gengen.autoregressive import masked, pixelcnn, pixelrnn, pixels
 from gengen.compile import compile_step
 from gengen.contract import Task
 from gengen.types import InputError
@@ -278,3 +278,12 @@ def test_pixelrnn_takes_a_network_of_the_users_own():
     state, _ = jax.jit(method.train_step)(KEY, method.init(KEY, batch), batch)
     assert pixelrnn.log_prob(cfg, state.variables, batch["image"], net=net).shape == (4,)
     assert pixelrnn.sample(cfg, state.variables, KEY, 2, net=net).shape == (2, 3, 3, 1)
+
+
+def test_masks_of_channels_by_hand():
+    """Two features for each of R, G, B, and two gates: B sees all, R only itself, or nothing."""
+    groups = np.array([[1, 1, 1], [0, 1, 1], [0, 0, 1]])  # [from R, G, B; to R, G, B]
+    found = masked.channels_mask(6, 12, 3, gates=2)
+    np.testing.assert_array_equal(found, np.tile(np.kron(groups, np.ones((2, 2))), 2))
+    strict = masked.channels_mask(3, 6, 3, strict=True)
+    np.testing.assert_array_equal(strict, np.kron(groups - np.eye(3), np.ones((1, 2))))

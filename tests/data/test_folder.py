@@ -6,7 +6,7 @@ import pytest
 from gengen.data import Dataset, load, open_data
 from gengen.data.images import MAX_BYTES
 from gengen.data.options import DataOptions
-from tests.data.pictures import bomb, noise, postscript, save
+from tests.data.pictures import bomb, cut, noise, postscript, save
 
 
 def test_images_in_order_with_classes_from_sub_folders(folder):
@@ -63,6 +63,7 @@ def test_grey_images_have_one_channel_and_mixed_ones_three(tmp_path):
 
 BAD = {
     "half.png": lambda good: good[: len(good) // 2],
+    "no_end.png": lambda good: cut(noise(40, 40, 3)),  # its header is whole
     "empty.jpg": lambda good: b"",
     "text.webp": lambda good: b"hello",
     "postscript.png": lambda good: postscript(),

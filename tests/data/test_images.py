@@ -89,13 +89,16 @@ def test_transparent_pixels_lie_over_white(tmp_path):
 
 @pytest.mark.parametrize("crop", ["center", "stretch", "pad"])
 def test_crops(tmp_path, crop):
-    """Left half black, right half white, twice as wide as high."""
-    pixels = np.repeat(np.array([[0] * 16 + [255] * 16], np.uint8), 16, axis=0)
+    """Columns of grey 0, 1, ..., 31, twice as many as rows; the rows that pad adds are black."""
+    pixels = np.repeat(8 * np.arange(32, dtype=np.uint8)[None], 16, axis=0)
     save(tmp_path / "a.png", pixels)
     image = load(f"folder:{tmp_path}", DataOptions(size=8, crop=crop)).arrays["image"][0, ..., 0]
     assert image.shape == (8, 8)
-    assert image[4, 0] == 0 and image[4, -1] == 255
-    assert (image[0, -1] == 0) == (crop == "pad")  # the rows that pad added are black
+    step = 2 if crop == "center" else 4  # columns of the source to one of the result
+    first = 8 if crop == "center" else 0
+    want = 8 * (first + step * np.arange(8) + (step - 1) / 2)
+    np.testing.assert_allclose(image[4, 1:-1], want[1:-1], atol=2)  # bicubic, rounded
+    assert (image[0, -1] == 0) == (crop == "pad")
 
 
 def test_resizing_is_antialiased(tmp_path):

@@ -78,6 +78,10 @@ def test_samples_have_the_fitted_moments():
     scale, mean = covariance(variables).max(), variables["params"]["mean"]
     np.testing.assert_allclose(x.mean(0), mean, atol=5 * (scale / 20_000) ** 0.5)
     np.testing.assert_allclose(np.cov(x.T), covariance(variables), atol=0.05 * scale)
+    # Across the subspace there is the noise alone.
+    W, variance = np.asarray(variables["params"]["W"]), variables["params"]["variance"]
+    across = (x - mean) @ np.linalg.svd(W)[0][:, W.shape[1] :]
+    np.testing.assert_allclose(across.var(0), variance, rtol=5 * (2 / 20_000) ** 0.5)
 
 
 def test_images_are_vectors_too():

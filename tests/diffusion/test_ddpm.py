@@ -217,6 +217,18 @@ def test_several_times_for_each_example():
     )
 
 
+def test_all_times_are_trained_alike():
+    """One of T in each T-th of a batch, the first and the last as well."""
+    cfg, seen = ddpm.Config(shape=(2,), T=4, hidden_dim=16), []
+
+    def predict(z, t, key):
+        seen.append(np.asarray(t))
+        return z
+
+    ddpm.simple_loss(cfg, predict, jax.random.key(0), jnp.zeros((40, 2)))
+    np.testing.assert_array_equal(np.bincount(seen[0], minlength=5), [0, 10, 10, 10, 10])
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

@@ -16,6 +16,7 @@ OPERATORS = {
     "bicubic": operators.bicubic(SHAPE, 2),
     "gaussian": operators.convolve(SHAPE, operators.gaussian(0.6)),
     "motion": operators.convolve(SHAPE, operators.motion(3, 30)),
+    "lopsided": operators.convolve(SHAPE, np.array([[0, 0, 0], [0.1, 0.6, 0.3], [0, 0, 0]])),
     "matrix": operators.matrix(A),
 }
 

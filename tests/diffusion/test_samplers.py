@@ -8,6 +8,7 @@ import pytest
 
 from gengen import rng
 from gengen.diffusion import ddpm, exact, samplers
+from gengen.diffusion.schedule import from_betas
 from tests.diffusion.test_ddpm import gaussian_denoiser
 
 WEIGHTS, MEANS, STD = [0.2, 0.5, 0.3], [[-2.0, 0.0], [1.0, 1.5], [1.0, -1.5]], 0.3
@@ -243,3 +244,30 @@ def test_impossible_noise_is_refused():
         samplers.ancestral(
             gaussian_denoiser(schedule), schedule, jax.random.key(0), (1, 1), "small"
         )
+
+
+def test_the_last_ancestral_step_adds_no_noise():
+    """A denoiser that knows the data are 0: whatever the noise before, the last mean is 0."""
+    schedule = from_betas(np.array([0.5, 0.9]))
+
+    def eps_fn(z, t):
+        return z / jnp.sqrt(jnp.asarray(schedule.one_minus_alpha_bars))[t - 1][:, None]
+
+    x = samplers.ancestral(eps_fn, schedule, jax.random.key(0), (64, 2), "beta")
+    np.testing.assert_allclose(x, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("eta", [0.5, 0.8])
+def test_ddim_has_the_noise_of_its_eta(eta):
+    """On N(0, ¼) the variance is the recursion with σ = η √((1-ᾱ_s)/(1-ᾱ_t)) √(1 - ᾱ_t/ᾱ_s)."""
+    schedule = ddpm.cosine_schedule(20)
+    alphas, var = np.append(1.0, schedule.alpha_bars), 1.0
+    for t, s in [(20, 15), (15, 10), (10, 5), (5, 0)]:
+        a, b = alphas[t], alphas[s]
+        sigma = eta * np.sqrt((1 - b) / (1 - a) * (1 - a / b))
+        slope = np.sqrt(1 - a) / (a * 0.25 + 1 - a)  # of ε̂ in z
+        gain = np.sqrt(b / a) * (1 - np.sqrt(1 - a) * slope) + np.sqrt(1 - b - sigma**2) * slope
+        var = gain**2 * var + sigma**2
+    key = jax.random.key(0)
+    x = samplers.ddim(gaussian_denoiser(schedule), schedule, key, (50_000, 1), 4, eta)
+    assert np.var(x) == pytest.approx(var, rel=4 * np.sqrt(2 / 50_000))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from gengen import rng
 from gengen.contract import Task
 from gengen.data import batch_indices, load, to_batch
 from gengen.errors import InputError
@@ -76,6 +77,28 @@ def test_samples_are_of_the_batchs_classes():
     for loss in player_losses(played).values():
         a, b = (float(loss(params, {}, KEY, batch)[0]) for batch in (BATCH, other))
         assert abs(a - b) > 1e-6
+
+
+@pytest.mark.parametrize("n_critic", [1, 2])
+def test_each_network_is_conditioned_on_the_labels_of_its_row(n_critic):
+    """Both losses, composed from G and D by hand; the generator's step has every n-th label."""
+    played = cgan.game(CFG)
+    variables = game.init_variables(played)(KEY, BATCH)
+    params, y = variables["params"], jnp.asarray(Y)
+
+    def logits(key, y):
+        z = rng.normal(key, (len(y), 3))
+        return game.discriminate(played, variables, game.generate(played, variables, z, y)[0], y)
+
+    losses = player_losses(played, n_critic)
+    on_real = game.discriminate(played, variables, jnp.asarray(X), y)
+    on_fake = logits(jax.random.split(KEY, 3)[0], y)
+    want = played.losses.discriminator(on_real, on_fake)
+    found = losses["discriminator"](params, {}, KEY, BATCH)[0]
+    np.testing.assert_allclose(found, want, rtol=1e-5)
+    want = played.losses.generator(logits(jax.random.split(KEY)[0], y[::n_critic]))
+    found = losses["generator"](params, {}, KEY, BATCH)[0]
+    np.testing.assert_allclose(found, want, rtol=1e-5)
 
 
 def test_samples_have_each_class_in_turn_or_the_given_ones():

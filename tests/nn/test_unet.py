@@ -8,7 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gengen.nn.unet import AttentionBlock, UNet, depth_to_space, space_to_depth, upsample
+from gengen.nn.unet import (
+    AttentionBlock,
+    ResidualBlock,
+    UNet,
+    depth_to_space,
+    space_to_depth,
+    upsample,
+)
 from gengen.xla import jit_once
 
 KEY = jax.random.key(0)
@@ -74,6 +81,18 @@ def test_starts_at_zero_output():
     net = UNet(1, (8,), (1,), num_groups=4)
     t = jnp.array([1, 2])
     np.testing.assert_array_equal(jax.jit(lambda: net.apply(net.init(KEY, x, t), x, t))(), 0)
+
+
+@pytest.mark.parametrize("name", ["residual", "attention"])
+def test_a_block_is_added_to_its_input(name):
+    """Its last layer starts at zero, so the block starts as the identity."""
+    x, time = jax.random.normal(KEY, (2, 4, 4, 8)), jnp.ones((2, 6))
+    block = ResidualBlock(8, 4, 0.0) if name == "residual" else AttentionBlock(2, 4)
+    rest = (time, False) if name == "residual" else ()
+    variables = block.init(KEY, x, *rest)
+    np.testing.assert_array_equal(block.apply(variables, x, *rest), x)
+    noisy = jax.tree.map(lambda w: w + 0.1 * jax.random.normal(KEY, w.shape), variables)
+    assert np.abs(np.asarray(block.apply(noisy, x, *rest)) - x).max() > 0.1
 
 
 def test_the_time_matters_and_examples_do_not_mix():
