@@ -9,6 +9,7 @@ import pytest
 
 from gengen.diffusion import ddpm, exact, inverse, operators
 from gengen.diffusion.inverse import Measurement
+from gengen.diffusion.schedule import from_betas
 from tests.diffusion.test_ddpm import gaussian_denoiser
 from tests.diffusion.test_samplers import MEANS, MIXTURE, STD, WEIGHTS
 
@@ -171,6 +172,16 @@ def test_what_no_x_gives_changes_no_sample(method, name):
         for c in (0.0, 0.7)
     ]
     np.testing.assert_allclose(samples[0], samples[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("method", inverse.METHODS)
+def test_every_sample_starts_from_noise_of_its_own(method):
+    """With one step, and nothing measured, samples differ by their start alone."""
+    schedule = from_betas(np.array([0.5]))
+    nothing = Measurement(operators.inpaint(np.zeros(SHAPE, bool)), np.zeros((1, *SHAPE)), 1.0)
+    draw = inverse.METHODS[method]
+    x = draw(standard_denoiser(schedule), schedule, jax.random.key(0), (8, *SHAPE), nothing)
+    assert np.asarray(x).std(0).min() > 0.1
 
 
 def test_an_inverse_sampler_is_one_program():

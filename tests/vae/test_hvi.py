@@ -71,6 +71,14 @@ def test_the_bound_by_hand():
     np.testing.assert_allclose(got, want, rtol=1e-4)
 
 
+def test_the_importance_weighted_bound_is_the_log_of_the_mean_weight():
+    variables, x = {"params": start(CFG).params}, data(4)
+    weights = np.float64(hvi.log_weights(CFG, variables, x, KEY, 5))
+    assert weights.std(0).min() > 1e-3
+    want = np.log(np.exp(weights).mean(0))
+    np.testing.assert_allclose(hvi.log_prob(CFG, variables, x, KEY, num=5), want, rtol=1e-5)
+
+
 def test_leapfrog_keeps_volumes_and_runs_back():
     x = data(1)
     gradient = lambda z: jnp.sin(3 * z) + jnp.asarray(x[:, :2])  # noqa: E731  not linear
