@@ -127,7 +127,7 @@ def _common_size(found: dict[Path, _Found], options: DataOptions) -> tuple[int, 
         return options.size, options.size
     sizes = {(seen.height, seen.width): file for file, seen in found.items()}
     if len(sizes) > 1:
-        small, large = min(sizes, key=math.prod), max(sizes, key=math.prod)
+        small, *_, large = sorted(sizes, key=math.prod)
         # A power of 2 that enlarges no image, and that a first model can be trained at.
         size = min(64, 2 ** (min(map(min, sizes)).bit_length() - 1))
         raise InputError(

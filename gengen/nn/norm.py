@@ -51,6 +51,10 @@ class GroupNorm(nn.Module):
 
 
 def batch_norm(train: bool, **options: Any) -> nn.BatchNorm:
-    """`nn.BatchNorm` over the *global* batch: its moments are averaged over replicas, if any."""
+    """Return `nn.BatchNorm` over the *global* batch: moments are averaged over replicas, if any.
+
+    Its variance is E x² - (E x)², as in `GroupNorm`: it loses digits where the mean of a channel
+    is far above its standard deviation (an output is 5e-4 off at 30 times it, 3e-2 at 300 times).
+    """
     axis = AXIS if train and axis_is_bound() else None
     return nn.BatchNorm(use_running_average=not train, axis_name=axis, **options)

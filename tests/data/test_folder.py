@@ -121,3 +121,12 @@ def test_arrays_are_resized_too():
     assert data.shape == (16, 16, 1) and len(data) == len(load("digits"))
     with pytest.raises(ValueError, match="for images"):
         load("ring8", DataOptions(size=16))
+
+
+def test_sizes_that_differ_are_both_named(tmp_path):
+    save(tmp_path / "upright.png", noise(9, 5))
+    save(tmp_path / "flat.png", noise(5, 9))
+    with pytest.raises(ValueError, match=r"2 sizes") as error:
+        load(f"folder:{tmp_path}")
+    assert {"9 x 5", "5 x 9"} == {size for size in ("9 x 5", "5 x 9") if size in str(error.value)}
+    assert "upright.png" in str(error.value) and "flat.png" in str(error.value)

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from gengen.nn.norm import GroupNorm, batch_norm
 from gengen.rng import AXIS
@@ -41,6 +42,17 @@ def test_group_norm_far_from_zero_loses_digits_as_it_says():
     x = jnp.asarray(x)
     got = apply(GroupNorm(2), {"params": {"scale": jnp.ones(8), "bias": jnp.zeros(8)}}, x)
     np.testing.assert_allclose(got, group_norm64(x, 2, 1, 0), atol=2e-3)
+
+
+@pytest.mark.parametrize(("mean", "error"), [(1, 2e-6), (30, 2e-3), (300, 0.1)])
+def test_batch_norm_far_from_zero_loses_digits_as_it_says(mean, error):
+    x = np.random.default_rng(0).normal(mean, 1, (64, 8)).astype(np.float32)
+    net = batch_norm(True)
+    got, state = net.init_with_output(jax.random.key(0), x)
+    wide = np.float64(x)
+    want = (wide - wide.mean(0)) / np.sqrt(wide.var(0) + 1e-5)
+    np.testing.assert_allclose(got, want, atol=error)
+    assert jnp.all(state["batch_stats"]["var"] >= 0)
 
 
 def test_its_gradient_is_that_of_the_definition():
