@@ -44,6 +44,18 @@ class CompiledStep(NamedTuple):
         """Run one dispatch: `inner` train steps."""
         return self.run(key, state, batch, *shared)
 
+    def temporary_bytes(self, *args: PyTree) -> int | None:
+        """Return the bytes of the program's temporaries, as XLA estimates them; None if unknown.
+
+        Args:
+            args: of a call, or their shapes and dtypes. After that call nothing is compiled again.
+        """
+        lower = getattr(self.run, "lower", None)
+        if lower is None:  # several devices: not one program
+            return None
+        memory = lower(*args).compile().memory_analysis()
+        return getattr(memory, "temp_size_in_bytes", None)
+
 
 def compile_step(
     step: Callable[..., tuple[TrainState, Metrics]],

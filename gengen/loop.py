@@ -6,7 +6,6 @@ resumed is, bit for bit, the run that was not.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gengen.compile import default_inner
+from gengen.compile import CompiledStep, default_inner
 from gengen.data import AnyData, Dataset
 from gengen.stages import Stage, check_stages
 from gengen.training import distributed, run_dir
@@ -24,14 +23,14 @@ from gengen.training.checkpoint import Checkpoints, restore
 from gengen.training.engine import Engine as Engine
 from gengen.training.feed import Feed, compiled_step, feed, first_batch
 from gengen.training.plan import check_batch, check_positive, intervals, shares
-from gengen.training.progress import say, say_start
+from gengen.training.progress import megabytes, say, say_start
 from gengen.training.record import Diverged as Diverged
 from gengen.training.record import Profiler, Record
 from gengen.training.report import write_report
 from gengen.training.signals import Interrupted, stop_signals
 from gengen.training.tracking import OnMetrics, Tracker, Trackers
 from gengen.training.validation import NO_VALIDATION, Best, Validation
-from gengen.types import InputError, Key, Method, PyTree, TrainState
+from gengen.types import InputError, Key, Method, PyTree, TrainState, count
 from gengen.viz.curves import duration
 from gengen.viz.grid import save_samples
 
@@ -65,6 +64,7 @@ class _Part(NamedTuple):
     length: int
     before: dict[str, TrainState]
     is_last: bool
+    batch_size: int
 
     @property
     def name(self) -> str:
@@ -98,15 +98,16 @@ def run(
         data: what to train on.
         out: a new directory, or with `resume` one that holds a run.
         steps: steps in all, those before a resume included.
-        batch_size: examples per step, over all devices and processes.
+        batch_size: examples per step, over all devices and processes; of stages that do not say.
         seed: of the order of the data, the initial parameters and all noise.
         settings: kept in `config.json`, and compared with it on resume.
         resume: go on from the newest valid checkpoint.
         start: (fresh state) -> the first state of a new run, such as one with weights learnt
             before; for models of one stage. Not called on resume.
         preview: samples for a picture, or draws one itself; the key is the same each time. Of
-            stages: the last one's, given the variables of all by name. Pictures take at most a
-            tenth of the training time, the first and the last one aside: others are skipped.
+            stages: the last one's, given the variables of all by name; earlier ones have their own,
+            if any, and none if this is None. Pictures take at most a tenth of the training time,
+            the first and the last one aside: others are skipped.
         log_every: steps between lines of `metrics.jsonl`; if None, as before a resume, or 200 lines
             in all. This and the next two are rounded up to multiples of `engine.inner`.
         save_every: steps between checkpoints; if None, as before, or 10 in all.
@@ -144,7 +145,9 @@ def run(
             raise InputError("validation is of models of one stage: this has several")
     plan = shares(steps, [stage.share for stage in stages])
     inner = min(engine.inner or default_inner(), *plan)
-    check_batch(engine, data, batch_size)
+    sizes = [stage.batch_size or batch_size for stage in stages]
+    for size in sizes:
+        check_batch(engine, data, size)
     named = [tracker] if isinstance(tracker, str | Tracker) else list(tracker or ())
     trackers = Trackers(["tensorboard"] * engine.tensorboard + named, out, on_metrics)
     with run_dir.locked(out, resume) as claim, trackers:
@@ -169,8 +172,8 @@ def run(
         before: dict[str, TrainState] = {}
         with _reported(out):
             for number, (stage, length) in enumerate(zip(stages, plan, strict=True)):
-                is_last = number == len(stages) - 1
-                part = _Part(stage, number, sum(plan[:number]), length, dict(before), is_last)
+                place = (number, sum(plan[:number]), length, dict(before))
+                part = _Part(stage, *place, number == len(stages) - 1, sizes[number])
                 before[stage.name] = _run_stage(this, part)
     return before.get("", before)
 
@@ -195,9 +198,9 @@ def _run_stage(run: _Run, part: _Part) -> TrainState:
     init_key, train_key, _ = jax.random.split(jax.random.fold_in(key, number) if number else key, 3)
     data = stage.data(part.before, run.data)
     method, folder = run.engine.around(stage.method), run.out / "checkpoints" / stage.name
-    some = first_batch(data, run.batch_size, run.seed)
+    some = first_batch(data, part.batch_size, run.seed)
     like = jax.eval_shape(method.init, init_key, some)
-    _note_parameters(run.out, stage.name, like)
+    _note_parameters(run.out, part, like)
     state = restore(folder, like, say)
     if state is None:
         state = stage.start(part.before, method.init(init_key, some))
@@ -210,13 +213,13 @@ def _run_stage(run: _Run, part: _Part) -> TrainState:
         return best.state(state, say)
     if start:
         say(f"resuming {label} at step {start}")
-    say_start(run_dir.read(run.out), run.out, stage.name)
+    say_start(run_dir.read(run.out), run.out, stage.name, part.batch_size)
     with feed(
         data,
-        batch_size=run.batch_size,
+        batch_size=part.batch_size,
         seed=run.seed,
         steps=range(start, length),
-        part=distributed.my_part(run.batch_size),
+        part=distributed.my_part(part.batch_size),
         workers=run.engine.workers,
     ) as source:
         say(f"compiling the train step{f' of {stage.name}' if stage.name else ''} ...")
@@ -245,10 +248,11 @@ def _train(
     put, get = compiled[1].put, compiled[1].get
     state, resident = put(state), tuple(map(put, source.resident))
     profiler = Profiler(run.out / "profile", step + 3 * inner, run.engine.profile)
-    place = (run.out, part.offset + step, run.total, run.batch_size)
+    place = (run.out, part.offset + step, run.total, part.batch_size)
     run.trackers.open(part.offset + step, run_dir.read(run.out))
     record = Record(*place, run.trackers, method.warn)
     folder = run.out / "checkpoints" / part.name
+    program: tuple[CompiledStep, tuple[PyTree, ...]] | None = None  # and what it is called with
     with record, best, Checkpoints(folder) as checkpoints, stop_signals() as stop:
         todo = actions(run.every, record, best, checkpoints, _drawer(run, part), run.out, stop)
         while step < part.length and not best.is_over:
@@ -257,7 +261,9 @@ def _train(
             profiler.step(step)
             with record.waiting():
                 batch = compiled[k].place(source.read(step, k))
-            state, metrics = compiled[k](key, state, batch, *resident)
+            args = (key, state, batch, *resident)
+            program = program or (compiled[k], jax.eval_shape(lambda *args: args, *args))
+            state, metrics = compiled[k](*args)
             run.claim.keep()
             step += k
             record.add(k, metrics)
@@ -273,9 +279,25 @@ def _train(
         profiler.close()
     if best.is_over:
         say(f"{run.out} ends at step {step}: {best.words}")
+    end = get(state)
+    if part.name and program:
+        _say_stage(part, end, record, *program)
     if part.is_last:
         say(f"done: {part.offset + step:,} steps in {duration(record.total)}")
-    return get(state)
+    return end
+
+
+def _say_stage(
+    part: _Part, end: TrainState, record: Record, compiled: CompiledStep, args: Sequence[PyTree]
+) -> None:
+    """Print what a stage took: one line."""
+    seconds, temporary = record.step_seconds, compiled.temporary_bytes(*args)
+    words = [f"{count(end.params):,} parameters", f"batch size {part.batch_size}"]
+    words += [f"{part.length:,} steps, {1000 * seconds:.3g} ms each"] if seconds else []
+    kept = sum(leaf.nbytes for leaf in jax.tree.leaves(end))
+    words.append(f"state {megabytes(kept)}")
+    words += [] if temporary is None else [f"temporaries {megabytes(temporary)}"]
+    say(f"stage {part.name}: {', '.join(words)}")
 
 
 def _drawer(run: _Run, part: _Part) -> Callable[[TrainState, int], np.ndarray | None] | None:
@@ -284,7 +306,9 @@ def _drawer(run: _Run, part: _Part) -> Callable[[TrainState, int], np.ndarray | 
     In processes that do not write, the picture is None.
     """
     preview = run.preview
-    if preview is None or not part.is_last:
+    if preview is not None and not part.is_last:
+        preview = part.stage.preview
+    if preview is None:
         return None
     # Where the key of a preview, and of a run that has but one stage, always came from.
     key = jax.random.split(jax.random.key(run.seed), 3)[2]
@@ -314,13 +338,14 @@ def _open(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     distributed.wait_for_all("open")
 
 
-def _note_parameters(out: Path, stage: str, like: TrainState) -> None:
+def _note_parameters(out: Path, part: _Part, like: TrainState) -> None:
     """Keep the number of parameters in `config.json`; of stages, their sum as they come."""
     if not distributed.is_main():
         return
-    number = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(like.params))
-    settings = run_dir.read(out)
-    by_stage = settings.get("parameters_of", {}) | {stage: number}
+    settings, stage = run_dir.read(out), part.name
+    by_stage = settings.get("parameters_of", {}) | {stage: count(like.params)}
+    if part.stage.replaces:
+        by_stage.pop(list(part.before)[-1], None)
     now = {"parameters": sum(by_stage.values())} | ({"parameters_of": by_stage} if stage else {})
     if {k: settings.get(k) for k in now} != now:
         run_dir.write_json(out / "config.json", settings | now)

@@ -7,12 +7,15 @@ A module of such a model defines `stages(cfg) -> tuple[Stage, ...]` in the place
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 from gengen.data import AnyData, Dataset, to_batch
-from gengen.types import Array, InputError, Method, TrainState, data_of
+from gengen.types import Array, InputError, Key, Method, PyTree, TrainState, data_of
 
 CHUNK = 1000  # examples at a time, through a network
 Finished = Mapping[str, TrainState]  # the last states of the stages before, by name
@@ -26,6 +29,40 @@ def same_data(before: Finished, data: AnyData) -> AnyData:
 def fresh(before: Finished, state: TrainState) -> TrainState:
     """The state that the method's `init` gave."""
     return state
+
+
+def carry_over(old: PyTree, new: PyTree) -> PyTree:
+    """Return `new` with a copy of each array of `old` that has the same place and shape.
+
+    So a network that grows keeps its weights and its optimiser's moments, bit for bit: of `params`,
+    `opt_state` or `ema` of two states. The count of a schedule of the learning rate stays new.
+    """
+    is_leaf = lambda x: isinstance(x, optax.ScaleByScheduleState)  # noqa: E731
+    kept = dict(jax.tree_util.tree_leaves_with_path(old, is_leaf))
+
+    def carried(place: Any, leaf: Any) -> Any:
+        before = kept.get(place)
+        if is_leaf(leaf) or before is None or jnp.shape(before) != jnp.shape(leaf):
+            return leaf
+        return jnp.array(before, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(carried, new, is_leaf=is_leaf)
+
+
+def continued(before: Finished, state: TrainState) -> TrainState:
+    """Return the state with all that it shares with the last state of the stage before.
+
+    That is parameters, optimiser state and average; `step` and `mutables` stay. Of the first stage
+    it is the state that the method's `init` gave.
+    """
+    if not before:
+        return state
+    old = before[list(before)[-1]]
+    return state.replace(
+        params=carry_over(old.params, state.params),
+        opt_state=carry_over(old.opt_state, state.opt_state),
+        ema=carry_over(old.ema, state.ema),
+    )
 
 
 def resident(data: AnyData) -> Dataset:
@@ -66,6 +103,11 @@ class Stage(NamedTuple):
         start: (before, a fresh state) -> the first state, such as one that begins with the weights
             learnt before. No array of `before` may stand in it twice.
         share: of the run's steps, in proportion to the other stages' shares.
+        batch_size: examples per step; None: as many as the run's.
+        preview: (variables of the stages up to this one, by name; key) -> samples or a picture, as
+            the run's own preview; None: no pictures but in the last stage, which has the run's.
+        replaces: whether the networks of the stage before go on in this one, as where they grow.
+            Their parameters are not counted twice then.
     """
 
     name: str
@@ -73,6 +115,9 @@ class Stage(NamedTuple):
     data: Callable[[Finished, AnyData], AnyData] = same_data
     start: Callable[[Finished, TrainState], TrainState] = fresh
     share: float = 1.0
+    batch_size: int | None = None
+    preview: Callable[[PyTree, Key], Any] | None = None
+    replaces: bool = False
 
 
 def check_stages(stages: Sequence[Stage]) -> None:

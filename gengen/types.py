@@ -6,6 +6,7 @@ A model is two pure functions, `init` and `train_step` (a `Method`); its state i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -64,6 +65,11 @@ class Method(NamedTuple):
     init: Callable[[Key, Batch], TrainState]
     train_step: Callable[[Key, TrainState, Batch], tuple[TrainState, Metrics]]
     warn: Callable[[Mapping[str, float]], Sequence[str]] = lambda metrics: ()
+
+
+def count(params: PyTree) -> int:
+    """Return the number of parameters: of arrays, or of their shapes."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
 def example_shape(batch: Batch) -> Shape:

@@ -17,9 +17,10 @@ from gengen import loop
 from gengen.data import Dataset, Stream
 from gengen.data.npz import load_npy
 from gengen.loop import Engine
-from gengen.stages import Stage
+from gengen.stages import Stage, continued
 from gengen.steps import descent, method, with_ema
 from gengen.training import run_dir
+from gengen.types import InputError, TrainState
 
 
 def regression(nan_at=None):
@@ -290,6 +291,74 @@ def test_stages_share_the_steps_and_resume_bit_for_bit(tmp_path, cut, monkeypatc
     for name in whole:
         assert_same(resumed[name], whole[name])
     assert {s.step.dtype for s in resumed.values()} == {np.dtype("int32")}
+
+
+def test_a_stage_has_a_batch_size_and_pictures_of_its_own(tmp_path, capsys):
+    """Each of the first stage's 10 steps is of 2 examples, not 4; its lines count 2 each."""
+    seen, sizes = [], []
+
+    def shown(variables, key):
+        seen.append(sorted(variables))
+        return np.zeros((4, 2))
+
+    def noted(method):
+        def train_step(key, state, batch):
+            sizes.append(len(batch["x"]))
+            return method.train_step(key, state, batch)
+
+        return method._replace(train_step=train_step)
+
+    first, second = two_stages()
+    first = first._replace(method=noted(first.method), batch_size=2, preview=shown)
+    second = second._replace(method=noted(second.method))
+    train(tmp_path / "run", 30, method=[first, second], preview=shown, preview_every=10)
+    assert sizes == [2, 8]
+    assert seen == [["first"]] + [["first", "second"]] * 2
+    names = [p.name for p in sorted((tmp_path / "run" / "samples").iterdir())]
+    assert names == ["step_00000010.png", "step_00000020.png", "step_00000030.png"]
+    said = capsys.readouterr().err.splitlines()
+    lines = [line for line in said if line.startswith("stage ")]
+    assert len(lines) == 2
+    assert lines[0].startswith("stage first: 2 parameters, batch size 2, 10 steps, ")
+    assert lines[1].startswith("stage second: 2 parameters, batch size 8, 20 steps, ")
+    assert all(" ms each, state " in line and "temporaries " in line for line in lines)
+
+    train(tmp_path / "none", 30, method=[first, second])  # none are asked for
+    assert not list((tmp_path / "none" / "samples").iterdir())
+    with pytest.raises(InputError, match="batch_size = 2 is no multiple of the 8 devices"):
+        train(tmp_path / "many", 30, method=[first, second], engine=Engine(num_devices=8))
+
+
+def test_parameters_of_networks_that_go_on_are_counted_once(tmp_path):
+    first, second = two_stages()
+    train(tmp_path / "run", 30, method=[first, second._replace(replaces=True)])
+    settings = run_dir.read(tmp_path / "run")
+    assert settings["parameters"] == 2 and settings["parameters_of"] == {"second": 2}
+
+
+def test_a_stage_goes_on_with_the_state_of_the_one_before():
+    """All arrays of the same place and shape: not a new layer, a larger one, or a schedule."""
+    tx = optax.adam(optax.linear_schedule(1.0, 0.0, 10))
+
+    def state(size, names, value):
+        params = {name: jnp.full(3, value) for name in names} | {"last": jnp.full(size, value)}
+        opt_state, mutables = tx.init(params), {"seen": jnp.float32(value)}
+        grads = jax.tree.map(jnp.ones_like, params)
+        opt_state = tx.update(grads, opt_state, params)[1] if value else opt_state
+        return TrainState(jnp.int32(value), params, opt_state, mutables, params)
+
+    old, fresh = state(2, "ab", 5.0), state(4, "bc", 0.0)
+    new = continued({"zero": fresh, "one": old}, fresh)
+    assert continued({}, fresh) is fresh
+    assert {k: np.ravel(v).tolist() for k, v in new.params.items()} == {
+        "b": [5, 5, 5], "c": [0, 0, 0], "last": [0, 0, 0, 0]
+    }  # fmt: skip
+    adam, schedule = new.opt_state
+    assert (int(adam.count), int(schedule.count)) == (1, 0)
+    np.testing.assert_array_equal(adam.nu["b"], old.opt_state[0].nu["b"])
+    assert not np.any(adam.nu["c"]) and np.all(old.opt_state[0].nu["b"] > 0)
+    np.testing.assert_array_equal(new.ema["b"], [5, 5, 5])
+    assert (int(new.step), float(new.mutables["seen"])) == (0, 0)
 
 
 def test_stages_must_have_names_and_steps(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from gengen.runs.trained import Run
+from gengen.training.progress import megabytes
 from gengen.training.trial import Estimate
 from gengen.viz.curves import duration
 
@@ -28,10 +29,10 @@ def estimated(run: Run) -> str:
 def _stage(each: Estimate) -> list[str]:
     """Return the lines for a stage."""
     state = (each.parameter_bytes, each.state_bytes, each.data_bytes)
-    parameters, rest, data = map(_megabytes, state)
+    parameters, rest, data = map(megabytes, state)
     temporary = each.temporary_bytes
-    total = _megabytes(sum(state) + (temporary or 0))
-    unknown = "unknown" if temporary is None else f"{_megabytes(temporary)} (XLA's estimate)"
+    total = megabytes(sum(state) + (temporary or 0))
+    unknown = "unknown" if temporary is None else f"{megabytes(temporary)} (XLA's estimate)"
     return [
         f"  parameters  {each.parameters:,}",
         f"  memory      {total}: parameters {parameters}, optimiser and averages {rest}, "
@@ -40,8 +41,3 @@ def _stage(each: Estimate) -> list[str]:
         f"{1000 * each.step_seconds:.3g} ms a step; "
         f"{each.steps:,} steps: about {duration(each.seconds)}",
     ]
-
-
-def _megabytes(number: int) -> str:
-    """Return a number of bytes for a reader."""
-    return f"{number / 1e6:.1f} MB" if number < 1e9 else f"{number / 1e9:.2f} GB"

@@ -27,13 +27,21 @@ def say(line: str) -> None:
         tqdm.write(line, file=sys.stderr)
 
 
-def say_start(settings: Mapping[str, Any], out: Path, stage: str = "") -> None:
+def megabytes(number: int) -> str:
+    """Return a number of bytes for a reader."""
+    return f"{number / 1e6:.1f} MB" if number < 1e9 else f"{number / 1e9:.2f} GB"
+
+
+def say_start(
+    settings: Mapping[str, Any], out: Path, stage: str = "", batch_size: int | None = None
+) -> None:
     """Print what is trained, on what, how long, and where it is written.
 
     Args:
         settings: of `config.json`.
         out: run directory.
         stage: its name; "" for a model of one stage.
+        batch_size: of the stage; None: of the run.
     """
     data, machine = settings["data"], settings["machine"]
     model = settings.get("model", "a model") + (f", {stage}" if stage else "")
@@ -44,7 +52,7 @@ def say_start(settings: Mapping[str, Any], out: Path, stage: str = "") -> None:
         f"training {model} ({settings['parameters']:,} parameters) on {data['name']} "
         f"({data['num_examples']:,} examples)"
     )
-    steps, size = settings["steps"], settings["batch_size"]
+    steps, size = settings["steps"], batch_size or settings["batch_size"]
     say(f"{steps:,} steps of batch size {size}, on {devices}, to {out}")
 
 
@@ -102,10 +110,14 @@ class Progress:
 
     def _left(self, trained: float) -> float:
         """Return the seconds left by the rate of this session, compilation aside; 0 if unknown."""
+        return self.step_seconds(trained) * (self._steps - self._step)
+
+    def step_seconds(self, trained: float) -> float:
+        """Return the seconds of a step of this session, compilation aside; 0 if unknown."""
         if self._warm is None or self._step <= self._warm[1]:
             return 0.0
         seconds, step = self._warm
-        return (trained - seconds) / (self._step - step) * (self._steps - self._step)
+        return (trained - seconds) / (self._step - step)
 
     def close(self) -> None:
         """Close the bar."""

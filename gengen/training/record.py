@@ -64,6 +64,11 @@ class Record:
         return self._trained + self._seconds + time.monotonic() - self._since
 
     @property
+    def step_seconds(self) -> float:
+        """Seconds of a step of this session, compilation aside; 0 if unknown."""
+        return self.progress.step_seconds(self._trained)
+
+    @property
     def total(self) -> float:
         """Seconds that the whole run has trained up to the last line; 0 but in process 0."""
         return self._log.seconds if self._log else 0.0

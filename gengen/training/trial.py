@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from gengen.compile import CompiledStep, default_inner
+from gengen.compile import default_inner
 from gengen.data import AnyData
 from gengen.stages import Stage
 from gengen.training import distributed
 from gengen.training.engine import Engine
 from gengen.training.feed import compiled_step, feed, first_batch
 from gengen.training.plan import check_batch, check_positive, shares
-from gengen.types import Method, PyTree, TrainState
+from gengen.types import Method, PyTree, TrainState, count
 
 DISPATCHES, SECONDS = 5, 5.0  # that are timed, at most, once the program is compiled
 
@@ -78,7 +76,9 @@ def trial(
     is_method = isinstance(model, Method)
     stages = [Stage("", model, start=lambda _, s: first(s))] if is_method else list(model)
     plan = shares(steps, [stage.share for stage in stages])
-    check_batch(engine, data, batch_size)
+    sizes = [stage.batch_size or batch_size for stage in stages]
+    for size in sizes:
+        check_batch(engine, data, size)
     inner = min(engine.inner or default_inner(), *plan)
     before: dict[str, TrainState] = {}
     found = []
@@ -86,10 +86,10 @@ def trial(
         key = jax.random.fold_in(jax.random.key(seed), number)
         source = stage.data(before, data)
         method = engine.around(stage.method)
-        fresh = method.init(key, first_batch(source, batch_size, seed))
+        fresh = method.init(key, first_batch(source, sizes[number], seed))
         state = jax.device_get(stage.start(before, fresh))
         before[stage.name] = state
-        around = (source, key, state, length, batch_size, seed, engine, inner)
+        around = (source, key, state, length, sizes[number], seed, engine, inner)
         found.append(_estimate(stage.name, method, *around))
     variables = {name: state.variables for name, state in before.items()}
     return found, variables.get("", variables)
@@ -100,7 +100,6 @@ def _estimate(
     batch_size: int, seed: int, engine: Engine, inner: int,
 ) -> Estimate:  # fmt: skip
     """Return the estimate of one stage, from as many dispatches as it has, or `DISPATCHES` + 1."""
-    parameters = jax.tree.leaves(state.params)
     parameter_bytes = _bytes(state.params)
     dispatches = min(DISPATCHES + 1, max(1, steps // inner))
     with feed(
@@ -111,17 +110,18 @@ def _estimate(
         read = lambda i: step.place(source.read(i * inner, inner))  # noqa: E731
         now, resident = step.put(state), tuple(map(step.put, source.resident))
         batch, since = read(0), time.monotonic()
-        run, temporary = _compiled(step, key, now, batch, *resident)
-        now, _ = jax.block_until_ready(run(key, now, batch, *resident))
+        like = jax.eval_shape(lambda *args: args, key, now, batch, *resident)
+        now, _ = jax.block_until_ready(step(key, now, batch, *resident))
         compiling = warm = time.monotonic() - since
         since, num = time.monotonic(), 0
         while num < dispatches - 1 and time.monotonic() - since < SECONDS:
             num += 1
-            now, _ = jax.block_until_ready(run(key, now, read(num), *resident))
+            now, _ = jax.block_until_ready(step(key, now, read(num), *resident))
         each = (time.monotonic() - since) / (num * inner) if num else warm
+        temporary = step.temporary_bytes(*like)
     return Estimate(
         stage=name,
-        parameters=sum(math.prod(np.shape(leaf)) for leaf in parameters),
+        parameters=count(state.params),
         parameter_bytes=parameter_bytes,
         state_bytes=_bytes(state) - parameter_bytes,
         data_bytes=_bytes(source.resident),
@@ -130,16 +130,6 @@ def _estimate(
         step_seconds=each,
         steps=steps,
     )
-
-
-def _compiled(step: CompiledStep, *args: Any) -> tuple[Callable[..., Any], int | None]:
-    """Return the step compiled for its arguments, and the bytes of temporaries, where known."""
-    lower = getattr(step.run, "lower", None)
-    if lower is None:  # several devices: compiled at the first call
-        return step, None
-    run = lower(*args).compile()
-    memory = run.memory_analysis()
-    return run, getattr(memory, "temp_size_in_bytes", None)
 
 
 def _bytes(tree: PyTree) -> int:
