@@ -1,6 +1,7 @@
 """One small case of every model that trains in a loop: all go through test_conformance.
 
-A new model adds a line here; `test_every_model_has_a_case` fails for one that has none.
+A new model adds a line here; `test_every_model_has_a_case` fails for one that has none. A stage of
+a model that is trained in several may have one, too.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from gengen.gan import (
     gan,
     lsgan,
     minibatch,
+    progressive,
     regularization,
     replay,
     resnet_gan,
@@ -230,6 +232,15 @@ CASES = {
     "minibatch-deviation": Case(
         "minibatch", minibatch.Config(**GAN, layer="deviation"), minibatch.method, minibatch.sample
     ),
+    "progressive": Case(  # the stage of 8 pixels, in its fade
+        "progressive",
+        progressive.Config(shape=(7, 8, 1), latent_dim=4, channels=(4, 8), batch_size=16,
+                           fade_examples=100),
+        lambda cfg: progressive.stages(cfg)[-1].method,
+        lambda cfg, variables, key, num: progressive.sample(
+            cfg, {"pixels8": variables}, key, num
+        ),
+    ),
     "replay": Case("replay", replay.Config(**GAN, capacity=32), replay.method, replay.sample),
     "resnet_gan": Case(
         "resnet_gan",
@@ -265,6 +276,7 @@ FITS: dict[str, tuple[str, list[str]]] = {
 STAGED: dict[str, tuple[str, list[str]]] = {
     "stacked": ("digits", ["hidden=16,8", "batch_size=16"]),
     "adagan": ("grid25", ["num_generators=2", "hidden=8", "latent_dim=2", "batch_size=16"]),
+    "progressive": ("digits", ["channels=4,8", "latent_dim=4", "batch_size=16"]),
     "latent": (
         "digits",
         [

@@ -4,7 +4,7 @@ A new field is added here; `test_contract.py` fails for one that is not, or that
 """
 
 INT, FLOAT, STR, BOOL = "int", "float", "str", "bool"
-SIZES = "tuple[int, ...]"
+SIZES, RATES = "tuple[int, ...]", "tuple[float, ...]"
 
 # name -> (type, meaning)
 VOCABULARY = {
@@ -17,8 +17,10 @@ VOCABULARY = {
     "known_region": (SIZES, "part of an image that is known: rows a..b, columns c..d"),
     # optimisation
     "batch_size": (INT, "examples of a train step"),
+    "batch_sizes": (SIZES, "examples of a train step, of each stage"),
     "critic_batch_size": (INT, "examples of a step of the critic"),
     "learning_rate": (FLOAT, "of the model's optimiser; of a game, of the generator's"),
+    "learning_rates": (RATES, "of the model's optimisers, of each stage"),
     "discriminator_learning_rate": (FLOAT, "of the discriminator's optimiser"),
     "critic_learning_rate": (FLOAT, "of the critic's optimiser"),
     "encoder_learning_rate": (FLOAT, "of the encoder's optimiser in a game"),
@@ -40,6 +42,7 @@ VOCABULARY = {
     "seed": (INT, "of random choices outside of the train step"),
     "finetune_share": (FLOAT, "train steps of the fine-tuning, relative to another stage's"),
     "prior_share": (FLOAT, "train steps of the prior, relative to the codec's"),
+    "last_share": (FLOAT, "examples of the last stage, relative to each earlier one's"),
     "ratio_share": (FLOAT, "train steps of the classifier, relative to a GAN's"),
     # networks
     "channels": (SIZES, "of each level of a convolutional network, the finest first"),
@@ -134,6 +137,9 @@ VOCABULARY = {
     "capacity": (INT, "samples in the replay buffer"),
     "probability": (FLOAT, "that a sample is swapped for an earlier one"),
     "num_generators": (INT, "of AdaGAN"),
+    "fade_examples": (INT, "real examples while new layers fade in"),
+    "drift": (FLOAT, "weight of the squared logits of real examples"),
+    "start_resolution": (INT, "side of the images of the first stage, in pixels"),
     "fade_steps": (INT, "train steps until the lens is the identity"),
     "adversarial_weight": (FLOAT, "of the game, beside the likelihood"),
     "likelihood_weight": (FLOAT, "of ln p, beside the game"),

@@ -147,6 +147,12 @@ def upsample(x: Array) -> Array:
     return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
+def mean_pool(x: Array, factor: int = 2) -> Array:
+    """Means of squares of factor² pixels: [B, H, W, C] → [B, H/factor, W/factor, C]."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // factor, factor, w // factor, factor, c).mean((2, 4))
+
+
 def space_to_depth(x: Array, patch: int) -> Array:
     """Fold patches into channels: [B, H, W, C] → [B, H/p, W/p, p² C]."""
     b, h, w, c = x.shape

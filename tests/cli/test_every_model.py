@@ -62,6 +62,7 @@ RUNS: dict[str, tuple[str, str]] = {
         "hidden_channels=3 head_channels=4 num_layers=1 first_kernel_size=3 batch_size=16",
     ),
     "ppca": ("digits", "latent_dim=3"),
+    "progressive": ("digits", "latent_dim=4 channels=4,8 batch_size=16"),
     "realnvp": ("digits", "num_couplings=2 num_levels=1 hidden_channels=4 batch_size=16"),
     "regularization": ("grid25", VECTOR_GAN),
     "replay": ("grid25", f"{VECTOR_GAN} capacity=32"),

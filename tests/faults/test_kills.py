@@ -3,12 +3,14 @@
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
 from gengen.training.checkpoint import newest_valid, steps_in
 from tests.processes import (
     VECTOR_DDPM,
+    arrays,
     assert_same_checkpoint,
     gengen,
     logged,
@@ -20,6 +22,7 @@ from tests.processes import (
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 KILLS = 20
+ALPHA = "['mutables']['fade']['generator']['alpha']"
 
 
 def base(steps, save=20):
@@ -125,3 +128,34 @@ def test_two_trainings_in_one_directory(tmp_path, outcome, said):
     again = gengen(*base(end), "--out", "run", "--resume", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     outcome("a second training in the same directory", f"exit code 2: {line}", "nothing")
+
+
+def test_sigkill_inside_a_fade(tmp_path, outcome):
+    """Networks that grow: killed where α is between 0 and 1, resumed to the same bits."""
+    words = ["latent_dim=4", "channels=4,8", "batch_size=16", "fade_examples=32000"]
+    line = ["train", "progressive", "--data", "digits", *settings(words), "--steps", 4000]
+    line += ["--save-every", 20, "--log-every", 20, "--preview-every", 10**6]
+    stage = Path("checkpoints", "pixels8")
+
+    def saved():
+        path = newest_valid(tmp_path / "run" / stage)
+        return int(path.name) if path else 0
+
+    process = start(*line, "--out", "run", cwd=tmp_path)
+    wait_for(lambda: saved() >= 100, process)  # of the 2,000 steps of this stage's fade
+    process.kill()
+    process.communicate()
+    killed = saved()
+    assert 100 <= killed < 2000
+    assert 0 < arrays(newest_valid(tmp_path / "run" / stage))[ALPHA] < 1
+    resumed = gengen(*line, "--out", "run", "--resume", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    whole = gengen(*line, "--out", "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    assert_same_checkpoint(*(tmp_path / name / stage / "2000" for name in ("whole", "run")))
+    assert logged(tmp_path / "whole") == logged(tmp_path / "run")
+    outcome(
+        "SIGKILL inside the fade of a growing GAN",
+        "`--resume` goes on inside the fade; the end is that of the run never killed, bit for bit",
+        "the steps since the last whole checkpoint",
+    )

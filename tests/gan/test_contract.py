@@ -18,6 +18,7 @@ from gengen.gan import (
     lsgan,
     minibatch,
     networks,
+    progressive,
     regularization,
     replay,
     resnet_gan,
@@ -29,8 +30,8 @@ from gengen.optim import learning_rate
 
 GAMES = [cgan, dcgan, gan, lsgan, minibatch, regularization, replay, resnet_gan, tempered, wgan,
          wgan_gp]  # fmt: skip
-MODELS = [*GAMES, adagan]
-IMAGES_ONLY = (dcgan, resnet_gan)
+MODELS = [*GAMES, adagan, progressive]
+IMAGES_ONLY = (dcgan, progressive, resnet_gan)
 SHAPES = [(8, 8, 1), (16, 16, 3), (28, 28, 1), (7, 5, 3), (2,), (64,)]
 
 
