@@ -29,6 +29,7 @@ SMALL = {
     "vae_fashion": ("--num", "20", "--samples", "250", "--seeds", "2"),
     "vqvae_prior": ("--data", "mnist5k", "--samples", "250"),
 }
+PENDING = ("progressive",)  # whose results are not recorded yet
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_a_recipe_runs(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*SLOW, *SMALL])
+@pytest.mark.parametrize("name", [*SLOW, *SMALL, *PENDING])
 def test_a_longer_recipe_runs(name, tmp_path):
     check_run(name, tmp_path / "run")
 
