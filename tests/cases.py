@@ -235,7 +235,7 @@ CASES = {
     "progressive": Case(  # the stage of 8 pixels, in its fade
         "progressive",
         progressive.Config(shape=(7, 8, 1), latent_dim=4, channels=(4, 8), batch_size=16,
-                           fade_examples=100),
+                           fade_steps=6),
         lambda cfg: progressive.stages(cfg)[-1].method,
         lambda cfg, variables, key, num: progressive.sample(
             cfg, {"pixels8": variables}, key, num

@@ -137,10 +137,9 @@ VOCABULARY = {
     "capacity": (INT, "samples in the replay buffer"),
     "probability": (FLOAT, "that a sample is swapped for an earlier one"),
     "num_generators": (INT, "of AdaGAN"),
-    "fade_examples": (INT, "real examples while new layers fade in"),
     "drift": (FLOAT, "weight of the squared logits of real examples"),
     "start_resolution": (INT, "side of the images of the first stage, in pixels"),
-    "fade_steps": (INT, "train steps until the lens is the identity"),
+    "fade_steps": (INT, "train steps in which layers fade in, or the lens out"),
     "adversarial_weight": (FLOAT, "of the game, beside the likelihood"),
     "likelihood_weight": (FLOAT, "of ln p, beside the game"),
     # diffusion

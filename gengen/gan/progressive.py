@@ -9,7 +9,7 @@ and faded in (h are g's features at r/2 pixels, up repeats pixels, down is the m
     g      (1 - α) up(rgb_{r/2}(h)) + α rgb_r(block_r(up(h)))
     D      goes on at r/2 pixels from (1 - α) rgb_{r/2}(down(x)) + α down(block_r(rgb_r(x)))
     x      real images at r pixels: (1 - α) up(down(x)) + α x
-    α_t    min(1, t · batch size / fade_examples) at step t of the stage
+    α_t    min(1, t / fade_steps) at step t of the stage
 
 At α = 0 the grown networks are the old ones: g' = up(g), D'(x) = D(down(x)). Weights have an
 equalised learning rate, g normalises each pixel's features, and D sees the standard deviation over
@@ -66,6 +66,7 @@ __all__ = [
 
 FIRST = 4  # pixels of a side at the coarsest resolution
 FADE = "fade"  # collection of α in the variables
+NAME = "pixels{}"  # of a stage
 PREVIEW = 64  # samples in the picture of a stage
 
 
@@ -89,7 +90,9 @@ class Config(ScheduledConfig):
     b1: float = 0.0  # of Adam: decay of the gradient's average, per step
     b2: float = 0.99  # of Adam: decay of the squared gradient's average, per step
     ema_decay: float = 0.99  # of the averaged generator that is sampled, per step; 0: none
-    fade_examples: int = 4000  # real examples of each stage while α rises from 0 to 1
+    # Train steps of each stage in which α rises from 0 to 1: steps of batch_size examples. A stage
+    # with a batch size of its own takes as many examples.
+    fade_steps: int = 125
     last_share: float = 1.0  # examples of the last stage, relative to each earlier one's
 
     gradient_penalty: float = 10.0  # λ
@@ -106,7 +109,7 @@ class Config(ScheduledConfig):
             shape=(1024, 1024, 3), latent_dim=512, channels=(16, 32, 64, 128, 256, *[512] * 4),
             start_resolution=4, batch_size=16, batch_sizes=(16, 16, 16, 16, 16, 16, 14, 6, 3),
             learning_rate=1e-3, learning_rates=(), b1=0.0, b2=0.99, ema_decay=0.999,
-            fade_examples=800_000, last_share=1.0, gradient_penalty=10.0, drift=1e-3,
+            fade_steps=50_000, last_share=1.0, gradient_penalty=10.0, drift=1e-3,
         )  # fmt: skip
 
     @classmethod
@@ -126,8 +129,8 @@ class Config(ScheduledConfig):
             channels=tuple(max(least, min(widest, product // r)) for r in every[::-1]),
             batch_size=64 if task.accelerator else 32,
         )
-        each = task.steps * cfg.batch_size / (len(every) - 1 + cfg.last_share)
-        return dataclasses.replace(cfg, fade_examples=max(1, round(each / 2)))
+        each = task.steps / (len(every) - 1 + cfg.last_share)
+        return dataclasses.replace(cfg, fade_steps=max(1, round(each / 2)))
 
     def __post_init__(self):
         """Check the fields.
@@ -154,7 +157,7 @@ class Config(ScheduledConfig):
                     f"Config.{name} = {each}; it must be empty, or {num} positive numbers, one for "
                     f"each of the stages {resolutions(self)}"
                 )
-        for name in ("latent_dim", "batch_size", "learning_rate", "fade_examples", "last_share"):
+        for name in ("latent_dim", "batch_size", "learning_rate", "fade_steps", "last_share"):
             require_positive(name, getattr(self, name))
         for name in ("gradient_penalty", "drift"):
             if not getattr(self, name) >= 0:
@@ -301,7 +304,8 @@ def _of_stage(cfg: Config, resolution: int) -> tuple[int, float]:
 def alpha(cfg: Config, resolution: int, step: Array | int) -> Array:
     """Return α of a stage after the first, at one of its steps."""
     size = _of_stage(cfg, resolution)[0]
-    return jnp.minimum(jnp.float32(1), jnp.float32(step) * (size / cfg.fade_examples))
+    each = size / (cfg.batch_size * cfg.fade_steps)
+    return jnp.minimum(jnp.float32(1), jnp.float32(step) * each)
 
 
 def stage_method(
@@ -357,7 +361,7 @@ def stages(cfg: Config, tx: optax.GradientTransformation | None = None) -> tuple
         size, examples = _of_stage(cfg, r)[0], cfg.last_share if r == sides[-1] else 1.0
         found.append(
             Stage(
-                _name(r),
+                NAME.format(r),
                 stage_method(cfg, r, tx),
                 start=continued,
                 share=examples * cfg.batch_size / size,
@@ -367,10 +371,6 @@ def stages(cfg: Config, tx: optax.GradientTransformation | None = None) -> tuple
             )
         )
     return tuple(found)
-
-
-def _name(resolution: int) -> str:
-    return f"pixels{resolution}"
 
 
 # --- what the model can do -----------------------------------------------------------------------
@@ -390,8 +390,8 @@ def sample(
         condition: None; the model is unconditional.
     """
     refuse_condition(condition)
-    r = [r for r in resolutions(cfg) if _name(r) in variables][-1]
-    x = games.sample(game(cfg, r), variables[_name(r)], key, num)
+    r = [r for r in resolutions(cfg) if NAME.format(r) in variables][-1]
+    x = games.sample(game(cfg, r), variables[NAME.format(r)], key, num)
     factor = sides(cfg.shape)[-1] // r
     x = jnp.repeat(jnp.repeat(x, factor, axis=1), factor, axis=2)
     (top, _), (left, _) = _margins(cfg)

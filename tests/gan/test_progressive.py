@@ -14,7 +14,7 @@ from gengen.gan import progressive as p
 from gengen.types import InputError, count
 
 SMALL = p.Config(
-    shape=(16, 16, 2), latent_dim=4, channels=(3, 4, 5), batch_size=4, fade_examples=16,
+    shape=(16, 16, 2), latent_dim=4, channels=(3, 4, 5), batch_size=4, fade_steps=4,
     ema_decay=0.9,
 )  # fmt: skip
 RNG = np.random.default_rng(0)
@@ -137,11 +137,14 @@ def test_a_grown_stage_keeps_weights_average_and_moments_bit_for_bit(grown):
 
 
 def test_alpha_by_step():
-    """fade_examples / batch size = 100 / 8 = 12.5 steps; in the second fade, of 25 examples, 4."""
-    cfg = dataclasses.replace(SMALL, batch_sizes=(4, 8, 25), fade_examples=100)
+    """A fade is of 25 steps of 4 examples: of 12.5 steps of 8, in the second one of 4 of 25."""
+    cfg = dataclasses.replace(SMALL, batch_sizes=(4, 8, 25), fade_steps=25)
     got = [float(p.alpha(cfg, 8, step)) for step in (0, 1, 5, 12, 13, 1000)]
     np.testing.assert_allclose(got, [0, 0.08, 0.4, 0.96, 1, 1], rtol=1e-6)
     assert [float(p.alpha(cfg, 16, jnp.int32(s))) for s in (0, 1, 3, 4, 5)] == [0, 0.25, 0.75, 1, 1]
+    for size in (4, 32):  # of all stages: then it does not count
+        cfg = dataclasses.replace(SMALL, batch_size=size, fade_steps=25)
+        assert float(p.alpha(cfg, 16, 5)) == pytest.approx(0.2)
 
 
 def test_alpha_of_a_state_is_that_of_its_step():
@@ -289,8 +292,9 @@ def test_the_networks_of_1024_pixels_are_those_of_table_2():
 @pytest.mark.slow  # a minute, and 2 GB
 def test_a_step_at_1024_pixels_with_few_channels():
     cfg = dataclasses.replace(
-        p.Config.paper(), channels=(2,) * 9, latent_dim=8, fade_examples=6, batch_sizes=(3,) * 9
-    )
+        p.Config.paper(), channels=(2,) * 9, latent_dim=8, batch_size=3, batch_sizes=(),
+        fade_steps=2,
+    )  # fmt: skip
     method = p.stages(cfg)[-1].method
     batch = batch_of(cfg, 3)
     state = method.init(KEY, batch).replace(step=jnp.int32(1))  # α = ½
@@ -313,7 +317,7 @@ def test_a_step_at_1024_pixels_with_few_channels():
         ({"batch_sizes": (4, 4)}, "batch_sizes = .* 4 positive numbers"),
         ({"learning_rates": (1.0, 1.0, 0.0, 1.0)}, "learning_rates = .* 4 positive numbers"),
         ({"shape": (28,)}, r"must be \(H, W, C\)"),
-        ({"fade_examples": 0}, "fade_examples = 0; it must be positive"),
+        ({"fade_steps": 0}, "fade_steps = 0; it must be positive"),
         ({"drift": -1.0}, "drift = -1.0; it must be at least 0"),
         ({"ema_decay": 1.0}, "ema_decay"),
     ],
