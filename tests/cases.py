@@ -267,6 +267,8 @@ CASES = {
 # Models that are fitted at once: data, and what to set.
 FITS: dict[str, tuple[str, list[str]]] = {
     "ar": ("moons", ["order=1"]),
+    "factor_analysis": ("digits", ["latent_dim=3"]),
+    "kmeans": ("digits", ["num_clusters=4"]),
     "gmm": ("mouse", ["num_components=4"]),
     "marginalized": ("digits", []),
     "ppca": ("digits", ["latent_dim=3"]),

@@ -26,8 +26,9 @@ from jax.typing import ArrayLike
 
 from gengen.contract import BaseConfig, Task, refuse_condition, require_num
 from gengen.contract import unconditional as condition_of
+from gengen.density.vectors import require_rows, vectors
 from gengen.distributions import Mixture
-from gengen.types import Array, InputError, Key, PyTree, Shape, check_shape
+from gengen.types import Array, InputError, Key, PyTree, Shape
 from gengen.xla import jit
 
 __all__ = [
@@ -121,16 +122,19 @@ def fit(cfg: Config, x: ArrayLike, key: Key, *, start: Mixture | None = None) ->
         [K, D, D], the Cholesky factors of the covariances.
 
     Raises:
-        InputError: for another shape, fewer examples than components, or numbers that are not
-            finite.
+        InputError: for another shape, fewer examples than components, numbers that are not
+            finite, or a covariance that became singular.
     """
-    data = _vectors(cfg, x)
-    if len(data) < cfg.num_components or not bool(jnp.isfinite(data).all()):
+    data = vectors(cfg.shape, x)
+    require_rows(data, cfg.num_components, f"num_components = {cfg.num_components}")
+    found = _fit(cfg, data, start or _start(cfg, data, key))
+    singular = ~np.isfinite(np.asarray(found.factors)).all((1, 2))
+    if singular.any():
         raise InputError(
-            f"x has {len(data)} rows; it must have at least num_components = "
-            f"{cfg.num_components}, all finite"
+            f"the covariance of component {int(singular.argmax())} became singular in float32: set "
+            f"covariance_floor above {cfg.covariance_floor:g}, or scale the data"
         )
-    return {"params": _fit(cfg, data, start or _start(cfg, data, key))._asdict()}
+    return {"params": found._asdict()}
 
 
 @jit(0, often=False)
@@ -216,12 +220,12 @@ def log_prob(
 ) -> Array:
     """Return ln p(x) for x [B, *shape]: [B], in nats. `key` is unused."""
     refuse_condition(condition)
-    return mixture(variables).log_prob(_vectors(cfg, x))
+    return mixture(variables).log_prob(vectors(cfg.shape, x))
 
 
 def responsibilities(cfg: Config, variables: PyTree, x: ArrayLike) -> Array:
     """Return P(k|x) for x [B, *shape]: [B, K]."""
-    return jax.nn.softmax(mixture(variables).log_parts(_vectors(cfg, x)), axis=1)
+    return jax.nn.softmax(mixture(variables).log_parts(vectors(cfg.shape, x)), axis=1)
 
 
 def sample(
@@ -232,8 +236,3 @@ def sample(
     require_num(num)
     x = mixture(variables).sample(key, num).reshape(num, *cfg.shape)
     return jnp.clip(x, -1, 1) if len(cfg.shape) == 3 else x
-
-
-def _vectors(cfg: Config, x: ArrayLike) -> Array:
-    x = check_shape({"x": x}, cfg.shape)
-    return x.reshape(x.shape[0], -1)

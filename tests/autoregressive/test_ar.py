@@ -160,3 +160,21 @@ def test_yule_walker_divides_every_autocovariance_by_the_length():
     want = np.linalg.solve([gamma[:2], gamma[1::-1]], gamma[1:])
     found = ar.fit(ar.Config(shape=(8,), order=2, estimator="yule_walker"), x, KEY)["params"]
     np.testing.assert_allclose(found["phi"], want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_least_squares_are_those_of_the_design_matrix(order):
+    """[1, x_{t-1}, ..., x_{t-p}] row by row, solved by the normal equations in float64."""
+    x = np.random.default_rng(2).normal(size=(2, 60)).cumsum(1).astype(np.float32)
+    rows, targets = [], []
+    for series in np.float64(x):
+        for t in range(order, 60):
+            rows.append([1.0, *(series[t - i] for i in range(1, order + 1))])
+            targets.append(series[t])
+    A, now = np.array(rows), np.array(targets)
+    want = np.linalg.solve(A.T @ A, A.T @ now)
+    cfg = ar.Config(shape=(60,), order=order, estimator="least_squares")
+    found = ar.fit(cfg, x, KEY)["params"]
+    np.testing.assert_allclose(found["c"], want[0], rtol=1e-4)
+    np.testing.assert_allclose(found["phi"], want[1:], rtol=1e-4, atol=1e-6)
+    assert float(found["variance"]) == pytest.approx(np.mean((now - A @ want) ** 2), rel=1e-5)

@@ -33,11 +33,13 @@ RUNS: dict[str, tuple[str, str]] = {
     "ddpm": ("digits", U_NET),
     "ddpm-vectors": ("moons", "T=8 hidden_dim=8 batch_size=16"),
     "denoising": ("digits", "channels=4,8 batch_size=16"),
+    "factor_analysis": ("digits", "latent_dim=3"),
     "flow_gan": ("moons", "num_couplings=2 hidden=8 critic_hidden=8 batch_size=16 n_critic=2"),
     "fvsbn": ("digits", "batch_size=16"),
     "gan": ("digits", GAN),
     "gmm": ("mouse", "num_components=2"),
     "hvi": ("digits", f"{VAE} num_transitions=1 num_leapfrog_steps=1"),
+    "kmeans": ("digits", "num_clusters=4"),
     "latent": (
         "digits",
         "latent_shape=2,2,2 codec_channels=4,4 channels=8 num_blocks=1 num_groups=4 T=8 "

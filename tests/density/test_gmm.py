@@ -111,12 +111,19 @@ def test_an_impossible_config_is_refused(change):
 
 
 def test_bad_data_is_refused():
-    with pytest.raises(ValueError, match="at least num_components"):
+    with pytest.raises(ValueError, match="2 rows; num_components = 3 needs at least 3"):
         gmm.fit(gmm.Config(), X[:2], KEY)
     with pytest.raises(ValueError, match="finite"):
         gmm.fit(gmm.Config(), np.full_like(X, np.nan), KEY)
     with pytest.raises(ValueError, match="Config.shape"):
         gmm.fit(gmm.Config(shape=(3,)), X, KEY)
+
+
+def test_a_singular_covariance_is_named():
+    """Points on a line, in units in which the floor is less than the rounding of the variance."""
+    line = 1e4 * np.repeat(np.linspace(-1, 1, 200, dtype=np.float32)[:, None], 2, axis=1)
+    with pytest.raises(ValueError, match="component . became singular.*covariance_floor"):
+        gmm.fit(gmm.Config(num_components=2), line, KEY)
 
 
 def test_the_start_depends_on_the_key():
