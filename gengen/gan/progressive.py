@@ -93,7 +93,7 @@ class Config(ScheduledConfig):
     # Train steps of each stage in which α rises from 0 to 1: steps of batch_size examples. A stage
     # with a batch size of its own takes as many examples.
     fade_steps: int = 125
-    last_share: float = 1.0  # examples of the last stage, relative to each earlier one's
+    last_share: float = 2.0  # examples of the last stage, relative to each earlier one's
 
     gradient_penalty: float = 10.0  # λ
     drift: float = 1e-3  # ε, weight of E D(x)²

@@ -132,7 +132,7 @@ def test_two_trainings_in_one_directory(tmp_path, outcome, said):
 
 def test_sigkill_inside_a_fade(tmp_path, outcome):
     """Networks that grow: killed where α is between 0 and 1, resumed to the same bits."""
-    words = ["latent_dim=4", "channels=4,8", "batch_size=16", "fade_steps=2000"]
+    words = ["latent_dim=4", "channels=4,8", "batch_size=16", "fade_steps=2000", "last_share=1"]
     line = ["train", "progressive", "--data", "digits", *settings(words), "--steps", 4000]
     line += ["--save-every", 20, "--log-every", 20, "--preview-every", 10**6]
     stage = Path("checkpoints", "pixels8")

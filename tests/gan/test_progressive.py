@@ -327,9 +327,9 @@ def test_settings_that_cannot_be_are_refused(changes, message):
         p.Config(**changes)
 
 
-def test_the_default_fades_in_the_first_half_of_each_stage():
-    """400 steps of 4 stages: 100 each, 50 of them of a fade."""
-    cfg = p.Config.for_task(Task((28, 28, 1), steps=400))
+def test_the_default_fades_in_the_first_half_of_a_stage():
+    """500 steps of 4 stages: 100 each and 200 of the last, 50 of them of a fade."""
+    cfg = p.Config.for_task(Task((28, 28, 1), steps=500))
     got = [float(p.alpha(cfg, 32, step)) for step in (0, 25, 49, 50)]
     assert got == pytest.approx([0, 0.5, 0.98, 1])
 
