@@ -81,10 +81,10 @@ def seconds(path: Path) -> float:
 def stages(trained: Run, seed: int) -> list[tuple[str, np.ndarray]]:
     """Return the images of the same z at the end of each stage, in rows with titles."""
     found = []
-    for r, (stage, variables) in zip(
-        progressive.resolutions(trained.cfg), trained.variables.items(), strict=True
-    ):
-        x = progressive.sample(trained.cfg, {stage: variables}, jax.random.key(seed), SHOWN)
+    for r in progressive.resolutions(trained.cfg):
+        name = progressive.NAME.format(r)
+        stage = {name: trained.variables[name]}
+        x = progressive.sample(trained.cfg, stage, jax.random.key(seed), SHOWN)
         found.append((f"{r} × {r}", np.asarray(x)))
     return found
 
