@@ -19,7 +19,7 @@ from gengen.data import AnyData, Dataset
 from gengen.stages import Stage, check_stages
 from gengen.training import distributed, run_dir
 from gengen.training.actions import Now, actions, perform
-from gengen.training.checkpoint import Checkpoints, restore
+from gengen.training.checkpoint import Checkpoints, restore, steps_in
 from gengen.training.engine import Engine as Engine
 from gengen.training.feed import Feed, compiled_step, feed, first_batch
 from gengen.training.plan import check_batch, check_positive, intervals, shares
@@ -143,8 +143,7 @@ def run(
             raise InputError("start is for models of one stage: this has several")
         if validation.every:
             raise InputError("validation is of models of one stage: this has several")
-    plan = shares(steps, [stage.share for stage in stages])
-    inner = min(engine.inner or default_inner(), *plan)
+    shares(steps, [stage.share for stage in stages])  # refuses what it cannot split
     sizes = [stage.batch_size or batch_size for stage in stages]
     for size in sizes:
         check_batch(engine, data, size)
@@ -152,8 +151,11 @@ def run(
     trackers = Trackers(["tensorboard"] * engine.tensorboard + named, out, on_metrics)
     with run_dir.locked(out, resume) as claim, trackers:
         old = run_dir.read(out) if resume else {}
+        plan = _plan(out, stages, steps, old)
+        inner = min(engine.inner or default_inner(), *plan)
         every = intervals(asked, steps, inner, old.get("every", {}))
         numbers = {"seed": seed, "steps": steps, "batch_size": batch_size, "every": every}
+        numbers |= {"stage_steps": plan} if len(plan) > 1 else {}
         _open(out, old, run_dir.settings(settings or {}, data, engine=engine.kept(), **numbers))
         this = _Run(
             out,
@@ -176,6 +178,25 @@ def run(
                 part = _Part(stage, *place, number == len(stages) - 1, sizes[number])
                 before[stage.name] = _run_stage(this, part)
     return before.get("", before)
+
+
+def _plan(out: Path, stages: Sequence[Stage], steps: int, old: dict[str, Any]) -> list[int]:
+    """Return the train steps of each stage.
+
+    A resumed run has those that it began with. If it is to go on for longer, the last stage that
+    has begun and those after it share what is left. Finished ones stay as those after know them.
+    """
+    parts = [stage.share for stage in stages]
+    plan = shares(steps, parts)
+    if not old:
+        return plan
+    before = old.get("stage_steps") or shares(old["steps"], parts)
+    if steps <= old["steps"]:
+        return before if steps == old["steps"] else list(map(min, before, plan))
+    folders = [out / "checkpoints" / stage.name for stage in stages]
+    begun = max((n for n, folder in enumerate(folders) if steps_in(folder)), default=0)
+    done = before[: distributed.from_main(begun)]
+    return done + shares(steps - sum(done), parts[len(done) :])
 
 
 @contextmanager
@@ -333,7 +354,8 @@ def _open(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     else:
         run_dir.check_resumable(out, old, new)
         if distributed.is_main():
-            numbers = {"steps": max(old["steps"], new["steps"])}
+            longer = new["steps"] >= old["steps"]
+            numbers = {k: new[k] for k in ("steps", "stage_steps") if k in new and longer}
             run_dir.write_json(out / "config.json", old | numbers)
     distributed.wait_for_all("open")
 

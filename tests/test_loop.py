@@ -293,6 +293,44 @@ def test_stages_share_the_steps_and_resume_bit_for_bit(tmp_path, cut, monkeypatc
     assert {s.step.dtype for s in resumed.values()} == {np.dtype("int32")}
 
 
+def test_a_longer_run_of_stages_leaves_finished_ones_as_they_are(tmp_path, monkeypatch):
+    """10 and 20 steps, then 60 in all: 10 and 50, not 20 and 40; the same bits if cut again."""
+    ends = {}
+    for name, cuts in (("once", []), ("twice", [1, 25])):
+        first = train(tmp_path / name, 30, method=two_stages())
+        for cut in cuts:
+            steps = iter(range(1, 100))
+            with monkeypatch.context() as patch:
+                stop = lambda step, stop: next(steps) == cut  # noqa: B023, E731
+                patch.setattr(loop.distributed, "asked_to_stop", stop)
+                with pytest.raises(loop.Interrupted, match="of 60"):
+                    train(tmp_path / name, 60, method=two_stages(), resume=True)
+        ends[name] = train(tmp_path / name, 60, method=two_stages(), resume=True)
+        assert [int(state.step) for state in ends[name].values()] == [10, 50]
+        assert_same(ends[name]["first"], first["first"])
+        settings = run_dir.read(tmp_path / name)
+        assert (settings["steps"], settings["stage_steps"]) == (60, [10, 50])
+        rows = run_dir.read_metrics(tmp_path / name / "metrics.jsonl")
+        assert {5, 10, 30, 35, 60} <= {row["step"] for row in rows} and rows[-1]["step"] == 60
+        shorter = train(
+            tmp_path / name, 45, method=two_stages(), resume=True
+        )  # it has more already
+        assert_same(shorter, ends[name])
+        assert run_dir.read(tmp_path / name)["stage_steps"] == [10, 50]
+    assert_same(ends["twice"], ends["once"])
+
+
+def test_a_longer_run_that_ends_in_its_first_stage(tmp_path, monkeypatch):
+    """Cut in the first stage, whose share grows with the run's."""
+    steps = iter(range(1, 100))
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.distributed, "asked_to_stop", lambda step, stop: next(steps) == 4)
+        with pytest.raises(loop.Interrupted):
+            train(tmp_path / "run", 30, method=two_stages())
+    longer = train(tmp_path / "run", 60, method=two_stages(), resume=True)
+    assert_same(longer, train(tmp_path / "whole", 60, method=two_stages()))
+
+
 def test_a_stage_has_a_batch_size_and_pictures_of_its_own(tmp_path, capsys):
     """Each of the first stage's 10 steps is of 2 examples, not 4; its lines count 2 each."""
     seen, sizes = [], []
