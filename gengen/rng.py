@@ -52,6 +52,18 @@ def positions(num: int) -> tuple[Array, int]:
     return jax.lax.axis_index(AXIS) * total + rows, total * jax.lax.axis_size(AXIS)
 
 
+def of_all_replicas(x: Array) -> Array:
+    """Return the rows of the global batch, x [B, ...] of all replicas in order."""
+    return jax.lax.all_gather(x, AXIS, tiled=True) if axis_is_bound() else x
+
+
+def own_rows(x: Array, num: int) -> Array:
+    """Return this replica's rows of the result of `of_all_replicas`."""
+    if not axis_is_bound():
+        return x
+    return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(AXIS) * num, num)
+
+
 def example_keys(key: Key, num: int) -> Array:
     """One key for each of this replica's `num` examples: keys [num]."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(positions(num)[0])

@@ -15,6 +15,7 @@ from gengen.autoencoder import adversarial, autoencoder, denoising
 from gengen.autoregressive import fvsbn, made, nade, pixelcnn, pixelrnn
 from gengen.diffusion import conditional, ddpm
 from gengen.flow import flow_gan, realnvp
+from gengen.flow_matching import flow_matching
 from gengen.gan import (
     cgan,
     dcgan,
@@ -125,6 +126,24 @@ CASES = {
         lambda cfg, variables, key, num: conditional.sample(
             cfg, variables, key, num, condition=np.zeros((num, 4, 4, 1), np.float32)
         ),
+    ),
+    "flow_matching": Case(
+        "flow_matching",
+        flow_matching.Config(
+            shape=(8, 8, 1), num_classes=10, guidance=0.5, patch=2, channels=(8,), num_blocks=(1,),
+            num_groups=4, dropout=0.1, batch_size=16, sample_steps=4,
+        ),
+        flow_matching.method,
+        flow_matching.sample,
+    ),
+    "flow_matching-optimal": Case(
+        "flow_matching",
+        flow_matching.Config(
+            shape=(2,), hidden_dim=16, batch_size=16, coupling="optimal",
+            time_sampling="logit_normal", sample_steps=4,
+        ),
+        flow_matching.method,
+        flow_matching.sample,
     ),
     "flow_gan": Case(
         "flow_gan",

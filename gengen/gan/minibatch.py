@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
@@ -34,12 +33,12 @@ from gengen.contract import unconditional as condition_of
 from gengen.gan import game as games
 from gengen.gan import gan, networks
 from gengen.gan.game import Game, Networks, play, with_networks
-from gengen.rng import AXIS, axis_is_bound
+from gengen.rng import of_all_replicas, own_rows
 from gengen.types import Array, InputError, Key, Method, PyTree
 
 __all__ = [
     "Config", "Discriminator", "LAYERS", "MinibatchDiscrimination", "closeness", "condition_of",
-    "deviation", "game", "method", "of_all_replicas", "own_rows", "sample", "with_deviation",
+    "deviation", "game", "method", "sample", "with_deviation",
 ]  # fmt: skip
 
 EPSILON = 1e-8  # ε under the root
@@ -90,18 +89,6 @@ class Config(gan.Config):
 
 
 # --- the layers ----------------------------------------------------------------------------------
-
-
-def of_all_replicas(x: Array) -> Array:
-    """Return the rows of the global batch, x [B, ...] of all replicas in order."""
-    return jax.lax.all_gather(x, AXIS, tiled=True) if axis_is_bound() else x
-
-
-def own_rows(x: Array, num: int) -> Array:
-    """Return this replica's rows of the result of `of_all_replicas`."""
-    if not axis_is_bound():
-        return x
-    return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(AXIS) * num, num)
 
 
 def _groups(x: Array, size: int) -> Array:

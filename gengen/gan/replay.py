@@ -29,7 +29,7 @@ from gengen.contract import unconditional as condition_of
 from gengen.gan import game as games
 from gengen.gan import gan, networks
 from gengen.gan.game import Game, Networks, Transform, play
-from gengen.gan.minibatch import of_all_replicas, own_rows
+from gengen.rng import of_all_replicas, own_rows
 from gengen.types import Array, InputError, Key, Method, PyTree
 
 __all__ = ["Config", "condition_of", "game", "method", "replay", "sample"]

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 from gengen.errors import InputError
 
 FAMILIES = (
-    "density", "autoencoder", "vae", "gan", "flow", "autoregressive", "diffusion", "representation",
+    "density", "autoencoder", "vae", "gan", "flow", "autoregressive", "diffusion", "flow_matching",
+    "representation",
 )  # fmt: skip
 PACKAGE = Path(__file__).resolve().parents[1]
 TRAINABLE = ("method", "fit", "stages")

@@ -31,6 +31,10 @@ RUNS: dict[str, tuple[str, str]] = {
     "cvae-region": ("digits", f"{VAE} known_region=0,4,0,8 condition_dim=4"),
     "dcgan": ("digits", "latent_dim=4 channels=4,8 batch_size=16"),
     "ddpm": ("digits", U_NET),
+    "flow_matching": (
+        "digits",
+        "num_classes=10 sample_steps=4 " + U_NET[4:],
+    ),
     "ddpm-vectors": ("moons", "T=8 hidden_dim=8 batch_size=16"),
     "denoising": ("digits", "channels=4,8 batch_size=16"),
     "factor_analysis": ("digits", "latent_dim=3"),

@@ -1,0 +1,1 @@
+"""Flow matching: continuous flows from noise to data, trained without simulating them."""
