@@ -129,8 +129,8 @@ def log_density(
         def along(z: Array) -> Array:
             return velocity(z, jnp.full(len(z), t))
 
-        u, through = jax.linearize(along, state[0])
-        inner = jax.lax.map(lambda v: dist.total(v * through(v)), vectors)
+        u, pull = jax.vjp(along, state[0])  # some layers have no forward mode
+        inner = jax.lax.map(lambda v: dist.total(v * pull(v)[0]), vectors)
         return u, share * inner.sum(0)
 
     z, change = solve(slopes, (x, jnp.zeros(len(x))), _times(steps)[::-1], solver)
