@@ -12,6 +12,8 @@ can do besides is what it defines, always under these names and with these param
     encode(cfg, variables, x, *, condition=None)               latents [B, ...]
     decode(cfg, variables, z, *, condition=None)               [B, *shape]
     reconstruct(cfg, variables, x, *, condition=None)          [B, *shape]
+    translate(cfg, variables, x, key, *, condition=None)       images x as those of the other kind
+    with_direction(cfg, direction)                             a Config that translates that way
     condition_of(cfg, batch)                                   the condition, from a batch; or None
     evaluations(cfg)                                           network evaluations of one sample
     with_evaluations(cfg, num)                                 a Config that samples with so many
@@ -20,6 +22,11 @@ can do besides is what it defines, always under these names and with these param
 for given data, where setting the shape is not enough. `variables` has a collection "params"; that
 of a staged model is {stage: variables}. A model that takes `net`, a Flax module to use instead of
 the Config's own, takes it in `method`, `sample`, `log_prob` and the others alike.
+
+A model of two kinds of images, a and b, defines `translate`. In a batch a is "image"; b is "target"
+where each example has both, or "other" where there are no pairs. `condition_of` gives the images to
+translate. A model that is trained in both directions, "ab" and "ba", defines `with_direction`; all
+others translate a to b.
 """
 
 from __future__ import annotations
@@ -40,6 +47,8 @@ from gengen.types import Array, Batch, InputError, PyTree, Shape
 # "importance weighted": the bound of several weighted samples, which tends to ln p(x).
 LOG_PROBS = ("exact", "lower bound", "importance weighted")
 
+DIRECTIONS = ("ab", "ba")  # of a translation: from a batch's "image", or to it
+
 
 class Task(NamedTuple):
     """The data, the number of steps and the device that a default Config adapts to.
@@ -49,12 +58,16 @@ class Task(NamedTuple):
         num_classes: number of classes of the labels; 0 without labels.
         steps: train steps of the run.
         accelerator: whether it trains on a GPU or TPU rather than a CPU.
+        target_shape: of the target of an example; None if the data are no pairs.
+        other_shape: of an image of the second set; None if the data are not two sets.
     """
 
     shape: Shape
     num_classes: int = 0
     steps: int = 1000
     accelerator: bool = False
+    target_shape: Shape | None = None
+    other_shape: Shape | None = None
 
 
 # --- conditions ----------------------------------------------------------------------------------
@@ -163,6 +176,13 @@ def current_names(config_type: type, values: Mapping[str, Any]) -> dict[str, Any
     return found
 
 
+# Fields of a Config with the shape of the second image, and the data that have one.
+SECOND_SHAPES = {
+    "target_shape": "pairs: use pairs:A,B, halves:PATH, edges:DATA or grey:DATA",
+    "other_shape": "two sets of images: use unpaired:A,B",
+}
+
+
 def default_config(config_type: type, task: Task) -> Any:
     """Return the default Config for a task: its shape and, where needed, its number of classes.
 
@@ -177,9 +197,18 @@ def default_config(config_type: type, task: Task) -> Any:
 
 
 def adapt(cfg: Any, task: Task) -> Any:
-    """Return `cfg` with the task's shape, and its number of classes where `cfg` has any."""
+    """Return `cfg` with the task's shapes, and its number of classes where `cfg` has any.
+
+    Raises:
+        InputError: if the model needs labels, targets or a second set that the data do not have.
+    """
     fields = {field.name: getattr(cfg, field.name) for field in dataclasses.fields(cfg)}
     changes: dict[str, Any] = {"shape": task.shape} if "shape" in fields else {}
+    for name, kind in SECOND_SHAPES.items():
+        if name in fields:
+            changes[name] = getattr(task, name)
+            if changes[name] is None:
+                raise InputError(f"this model is trained on {kind}")
     if fields.get("num_classes"):
         if not task.num_classes:
             raise InputError("this model is conditioned on a class, but the data have no labels")

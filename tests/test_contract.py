@@ -28,13 +28,15 @@ POSITIONAL = {
     "decode": ["cfg", "variables", "z"],
     "reconstruct": ["cfg", "variables", "x"],
     "impute": ["cfg", "variables", "x", "mask", "key"],
+    "translate": ["cfg", "variables", "x", "key"],
+    "with_direction": ["cfg", "direction"],
     "condition_of": ["cfg", "batch"],
     "fit": ["cfg", "x", "key"],
     "method": ["cfg", "tx", "net"],
     "stages": ["cfg", "tx"],
 }
 MAY_HAVE_A_KEY = ("encode", "reconstruct")  # as a fourth parameter, which is optional
-UNCONDITIONED = ("condition_of", "fit", "method", "stages")
+UNCONDITIONED = ("condition_of", "fit", "method", "stages", "with_direction")
 OPTIONAL = {"log_prob": ("key",), "method": ("tx", "net"), "stages": ("tx", "net")}
 TASKS = [
     Task((8, 8, 1), 10),
@@ -44,6 +46,10 @@ TASKS = [
     Task((2,)),
     Task((64,), 4),
     Task((28, 28, 1), 10, accelerator=True),
+    Task((16, 16, 1), target_shape=(16, 16, 3)),
+    Task((28, 28, 1), 10, target_shape=(28, 28, 1)),
+    Task((16, 16, 1), 10, other_shape=(16, 16, 1)),
+    Task((32, 32, 3), other_shape=(32, 32, 1)),
 ]
 
 
@@ -99,6 +105,16 @@ def test_every_model_says_what_it_is_conditioned_on(module):
         assert conditions.kind(module, cfg) in ("label", "image")
 
 
+def test_a_model_that_translates_says_what(module):
+    if not hasattr(module, "translate"):
+        return
+    cfg = module.Config()
+    assert conditions.kind(module, cfg) == "image"
+    assert any(hasattr(cfg, name) for name in contract.SECOND_SHAPES)
+    if hasattr(module, "with_direction"):
+        assert [module.with_direction(cfg, d).direction for d in contract.DIRECTIONS] == ["ab", "ba"]
+
+
 def test_a_density_says_of_which_kind_it_is(module):
     assert hasattr(module, "log_prob") == hasattr(module, "LOG_PROB")
     if hasattr(module, "LOG_PROB"):
@@ -151,6 +167,9 @@ def test_the_papers_network_trains_abstractly(module):
     made = trains(cfg)
     first = made if isinstance(made, Method) else made[0].method
     batch = batch_for(cfg.shape, cfg.batch_size, getattr(cfg, "num_classes", 10))
+    for field, name in (("target_shape", "target"), ("other_shape", "other")):
+        if hasattr(cfg, field):
+            batch[name] = np.zeros((cfg.batch_size, *getattr(cfg, field)), np.float32)
     trace(first, batch)
 
 
@@ -164,6 +183,8 @@ def test_the_default_fits_the_data_or_says_why_not(module, task):
     assert type(cfg) is module.Config
     if hasattr(cfg, "shape"):
         assert tuple(cfg.shape) == task.shape
+    for name in contract.SECOND_SHAPES:
+        assert getattr(cfg, name, None) in (None, getattr(task, name))
     if conditions.kind(module, cfg) == "label":
         assert cfg.num_classes == task.num_classes
     if hasattr(module, "method"):
