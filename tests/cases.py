@@ -18,10 +18,12 @@ from gengen.flow import flow_gan, realnvp
 from gengen.flow_matching import flow_matching
 from gengen.gan import (
     cgan,
+    cyclegan,
     dcgan,
     gan,
     lsgan,
     minibatch,
+    pix2pix,
     progressive,
     regularization,
     replay,
@@ -49,8 +51,13 @@ def images(cfg: Any, num: int, seed: int = 0) -> Batch:
     """Smooth random images in [-1, 1]: [num, *cfg.shape]."""
     x = np.random.default_rng(seed).normal(size=(num, *cfg.shape)).cumsum(1).cumsum(2)
     x = x / np.abs(x).max()
-    labels = np.arange(num) % 10
-    return {"image": x.astype(np.float32), "label": labels.astype(np.int32)}
+    found = {"image": x.astype(np.float32), "label": (np.arange(num) % 10).astype(np.int32)}
+    for name in ("target", "other"):
+        if hasattr(cfg, f"{name}_shape"):
+            shape = getattr(cfg, f"{name}_shape")
+            y = np.random.default_rng([seed, 1]).normal(size=(num, *shape)).cumsum(1)
+            found[name] = (y / np.abs(y).max()).astype(np.float32)
+    return found
 
 
 def vectors(cfg: Any, num: int, seed: int = 0) -> Batch:
@@ -229,6 +236,18 @@ CASES = {
         dcgan.Config(shape=(8, 8, 1), latent_dim=4, channels=(4, 8), batch_size=16),
         dcgan.method,
         dcgan.sample,
+    ),
+    "cyclegan": Case(
+        "cyclegan",
+        cyclegan.Config(shape=(8, 8, 1), other_shape=(8, 8, 3), channels=(4, 8), num_blocks=1,
+                        discriminator_channels=(4, 8), batch_size=16),
+        lambda cfg: on_noisy_data(cyclegan.method(cfg)),
+    ),
+    "pix2pix": Case(
+        "pix2pix",
+        pix2pix.Config(shape=(8, 8, 1), target_shape=(8, 8, 3), channels=(4, 8),
+                       discriminator_channels=(4, 8), batch_size=16),
+        pix2pix.method,
     ),
     "cgan": Case("cgan", cgan.Config(**GAN), cgan.method, cgan.sample),
     "lsgan": Case("lsgan", lsgan.Config(**GAN), lsgan.method, lsgan.sample),

@@ -112,7 +112,10 @@ def test_a_model_that_translates_says_what(module):
     assert conditions.kind(module, cfg) == "image"
     assert any(hasattr(cfg, name) for name in contract.SECOND_SHAPES)
     if hasattr(module, "with_direction"):
-        assert [module.with_direction(cfg, d).direction for d in contract.DIRECTIONS] == ["ab", "ba"]
+        assert [module.with_direction(cfg, d).direction for d in contract.DIRECTIONS] == [
+            "ab",
+            "ba",
+        ]
 
 
 def test_a_density_says_of_which_kind_it_is(module):

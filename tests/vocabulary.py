@@ -10,6 +10,8 @@ SIZES, RATES = "tuple[int, ...]", "tuple[float, ...]"
 VOCABULARY = {
     # data
     "shape": (SIZES, "of one example: (H, W, C) or (D,)"),
+    "target_shape": (SIZES, "of a target: (H, W, C)"),
+    "other_shape": (SIZES, "of an image of the second set: (H, W, C)"),
     "num_classes": (INT, "number of classes of the labels that are used; 0: none"),
     "binarise": (STR, "how images become binary"),
     "intensity_levels": (INT, "values that a pixel can take"),
@@ -52,6 +54,7 @@ VOCABULARY = {
     "strides": (SIZES, "of each level"),
     "hidden": (SIZES, "units of each hidden layer of a perceptron"),
     "critic_hidden": (SIZES, "units of each hidden layer of the critic"),
+    "discriminator_channels": (SIZES, "of each level of the discriminator"),
     "discriminator_hidden": (SIZES, "units of each hidden layer of the discriminator"),
     "reverse_hidden": (SIZES, "units of each hidden layer of the reverse model"),
     "hidden_dim": (INT, "units of the hidden layers, all alike"),
@@ -74,6 +77,8 @@ VOCABULARY = {
     "one_hot": (BOOL, "whether levels enter the network one-hot"),
     "layer": (STR, "which minibatch layer"),
     "layer_type": (STR, "which recurrent layer"),
+    "skip": (BOOL, "whether a decoder gets the levels of the encoder"),
+    "residual": (BOOL, "whether a translation is added to its input"),
     "projection": (BOOL, "whether D takes the label by projection"),
     # latents
     "latent_dim": (INT, "dimensions of z"),
@@ -142,7 +147,11 @@ VOCABULARY = {
     "drift": (FLOAT, "weight of the squared logits of real examples"),
     "start_resolution": (INT, "side of the images of the first stage, in pixels"),
     "fade_steps": (INT, "train steps in which layers fade in, or the lens out"),
-    "adversarial_weight": (FLOAT, "of the game, beside the likelihood"),
+    "adversarial_weight": (FLOAT, "of the game, beside the likelihood or another loss"),
+    "l1_weight": (FLOAT, "of the mean absolute difference from the target"),
+    "cycle_weight": (FLOAT, "of the cycle consistency"),
+    "identity_weight": (FLOAT, "of images that are translated into their own kind"),
+    "direction": (STR, "of translation: ab or ba"),
     "likelihood_weight": (FLOAT, "of ln p, beside the game"),
     # diffusion
     "T": (INT, "diffusion steps"),

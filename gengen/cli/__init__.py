@@ -59,7 +59,7 @@ class Evaluate:
     options: tyro.conf.OmitArgPrefixes[DataOptions] = DataOptions()
     metrics: Annotated[str | None, default("by the model and the data")] = None
     """Some of fid, fid_infinity, kid, prdc, sw, c2st, is, modes, nearest, class, nats, bits, psnr,
-    ms_ssim, with commas between."""
+    ssim, ms_ssim, l1, cycle_l1, with commas between."""
     num: Annotated[int | None, default("what takes about 2 minutes")] = None
     """Samples of a run to score: by default 100 to 10,000, at most as many as are held out."""
     seed: int = 0
@@ -138,6 +138,10 @@ class Sample:
     data: Annotated[str | None, default("the run's, held out if there is such a part")] = None
     """The real examples, for pictures of codes and for models that are conditioned on an image: as
     in `gengen train --data`."""
+    input: Annotated[str | None, default("held-out images of the run's data")] = None
+    """Images to translate, for models that do: an image file, a folder, or as in --data."""
+    direction: Annotated[Literal["ab", "ba"] | None, default("ab")] = None
+    """Of a translation: ab, from the first kind of images to the second, or ba."""
     options: tyro.conf.OmitArgPrefixes[DataOptions] = DataOptions()
     inverse: tyro.conf.OmitArgPrefixes[GivenOptions] = GivenOptions()
 

@@ -9,14 +9,14 @@ import jax
 import numpy as np
 
 from gengen.cli import given as posterior
-from gengen.cli import latent
+from gengen.cli import latent, translate
 from gengen.cli.options import GivenOptions
 from gengen.cli.output import ARRAYS, FOLDER, PICTURE, Output, output
 from gengen.compile import use_compilation_cache
 from gengen.contract import rows_of
 from gengen.data import open_data
 from gengen.errors import InputError
-from gengen.runs import conditions, pictures, sampling, trained
+from gengen.runs import conditions, pictures, sampling, trained, translations
 from gengen.runs.config import configure
 from gengen.training.signals import interruptible
 from gengen.types import data_of
@@ -45,6 +45,10 @@ def sample(args: Sample) -> None:
     cfg = configure(run.cfg, args.set)
     run = run._replace(cfg=sampling.fast(run.module, cfg) if args.fast else cfg)
     use_compilation_cache()
+    translate.check(args, run)
+    if translations.translates(run.module) and not (asked or given):
+        translate.write(args, run, out)
+        return
     if given:
         picture_of_draws, caption = interruptible(lambda: posterior.draw(args, run))
         save_png(out.path, picture_of_draws, scale=3)

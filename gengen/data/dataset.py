@@ -17,7 +17,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from gengen.data.arrays import to_data, to_labels
-from gengen.data.order import batch_indices
+from gengen.data.order import two_orders
 from gengen.types import Array, Batch, InputError, Shape
 
 # What an array of each name must be: dtype, ranks and, for messages, the shape in letters.
@@ -32,7 +32,6 @@ _LAYOUT = {
 _IMAGES = ("image", "target", "other")
 _UNPAIRED = ("other", "other_label")  # a second source: M examples, in an order of their own
 
-_SECOND = 2**32  # added to the seed of the second source's order: beyond seeds that people use
 _PER_LEVEL = np.float32(1 / 255)
 
 
@@ -120,11 +119,31 @@ class Dataset:
 
         If there is a second source: [B, 2], the second column its rows, in an order of their own.
         """
-        rows = batch_indices(len(self), batch_size, seed, step)
-        if "other" not in self.arrays:
-            return rows
-        others = batch_indices(len(self.arrays["other"]), batch_size, _SECOND + seed, step)
-        return np.stack([rows, others], axis=1)
+        return two_orders(len(self), self.num_others, batch_size, seed, step)
+
+    @property
+    def num_others(self) -> int:
+        """Number of examples of the second set; 0 if there is none."""
+        return len(self.arrays.get("other", ()))
+
+    @property
+    def target_shape(self) -> Shape | None:
+        """Shape of the target of an example; None if there are no targets."""
+        return self.arrays["target"].shape[1:] if "target" in self.arrays else None
+
+    @property
+    def other_shape(self) -> Shape | None:
+        """Shape of an example of the second set; None if there is none."""
+        return self.arrays["other"].shape[1:] if "other" in self.arrays else None
+
+    def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return some examples as they are stored: rows int [B] or [B, 2], as of `rows`.
+
+        Of rows [B], those of the second set are the same numbers, from its start again at its end.
+        """
+        first, others = (rows, rows) if rows.ndim == 1 else (rows[:, 0], rows[:, 1])
+        others = others % max(self.num_others, 1)
+        return {k: a[others if k in _UNPAIRED else first] for k, a in self.arrays.items()}
 
     @property
     def _data(self) -> np.ndarray:

@@ -16,6 +16,8 @@ from gengen.types import InputError
 # A batch that runs over an epoch's end needs two epochs; twice that serves two runs side by side.
 _EPOCHS_KEPT = 4
 
+_SECOND = 2**32  # added to the seed of the second set's order: beyond seeds that people use
+
 
 def batch_indices(
     num_examples: SupportsIndex, batch_size: SupportsIndex, seed: SupportsIndex, step: SupportsIndex
@@ -55,6 +57,24 @@ def batch_indices(
         batch_size -= len(part)
         epoch, start = epoch + 1, 0
     return np.concatenate(parts)
+
+
+def two_orders(
+    num_examples: int, num_others: int, batch_size: int, seed: int, step: int
+) -> np.ndarray:
+    """Return the rows of a batch of two sets, each in an order of its own: int32 [B, 2].
+
+    Args:
+        num_examples: of the first set.
+        num_others: of the second set; 0: there is none, and rows are int32 [B].
+        batch_size: as in `batch_indices`.
+        seed: as in `batch_indices`.
+        step: as in `batch_indices`.
+    """
+    rows = batch_indices(num_examples, batch_size, seed, step)
+    if not num_others:
+        return rows
+    return np.stack([rows, batch_indices(num_others, batch_size, _SECOND + seed, step)], axis=1)
 
 
 @lru_cache(maxsize=_EPOCHS_KEPT)

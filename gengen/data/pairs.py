@@ -20,7 +20,7 @@ from gengen.data.dataset import Dataset
 from gengen.data.folder import FolderReader, as_data, image_files, scan_images
 from gengen.data.images import resized
 from gengen.data.options import DataOptions
-from gengen.data.stream import Stream
+from gengen.data.stream import HostBatch, Stream
 from gengen.types import InputError
 
 
@@ -65,7 +65,8 @@ def load_pairs(name: str, spec: str, options: DataOptions) -> Dataset | Stream:
         "\n".join([scans[0].fingerprint, scans[1].fingerprint, *names]).encode()
     )
     reader = FolderReader(both, None, options, grey)
-    return as_data(Stream(name, reader, len(names), shape, digest.hexdigest()), options, 2)
+    stream = Stream(name, reader, len(names), shape, digest.hexdigest(), target_shape=shape)
+    return as_data(stream, options, 2)
 
 
 def _stem(folder: Path, file: Path) -> str:
@@ -105,7 +106,8 @@ def load_halves(name: str, path: str, options: DataOptions) -> Dataset | Stream:
         {"image": scan.files, "target": scan.files}, None, options, channels == 1, half
     )
     digest = hashlib.sha256(f"halves {side} {size} {options.crop} {scan.fingerprint}".encode())
-    return as_data(Stream(name, reader, len(scan.files), shape, digest.hexdigest()), options, 2)
+    stream = Stream(name, reader, len(scan.files), shape, digest.hexdigest(), target_shape=shape)
+    return as_data(stream, options, 2)
 
 
 @dataclass(frozen=True)
@@ -126,22 +128,87 @@ class Half:
         return resized(half, self.options)
 
 
-def unpaired(name: str, a: Dataset | Stream, b: Dataset | Stream) -> Dataset:
+def unpaired(name: str, a: Dataset | Stream, b: Dataset | Stream) -> Dataset | Stream:
     """Two image sets side by side: "image" (and "label") of a, "other" ("other_label") of b.
 
+    They may differ in size and channels; a stream if one of them is.
+
     Raises:
-        InputError: if one is streamed, is not of images, or their examples differ in shape.
+        InputError: if one is not of images.
     """
+    for each in (a, b):
+        if len(each.shape) != 3 or (isinstance(each, Dataset) and "image" not in each.arrays):
+            raise InputError(f"{name}: both must be sets of images, but {each.name} is not")
+    marks = [getattr(each, "source", None) or each.fingerprint for each in (a, b)]
+    source = hashlib.sha256("\n".join(["unpaired", *marks]).encode()).hexdigest()
     if not isinstance(a, Dataset) or not isinstance(b, Dataset):
-        raise InputError(f"{name}: unpaired sets must fit in memory: give smaller ones, or --size")
-    if "image" not in a.arrays or "image" not in b.arrays:
-        raise InputError(f"{name}: both must be sets of images")
-    if a.shape != b.shape:
-        raise InputError(
-            f"{name}: examples are {list(a.shape)} and {list(b.shape)}: pass --size, or --grey, to "
-            "bring them to one shape"
+        return Stream(
+            name, Both(a, b), len(a), a.shape, source, a.classes, len(b), other_shape=b.shape
         )
-    arrays = {**a.arrays, "other": b.arrays["image"]}
+    arrays = {k: v for k, v in a.arrays.items() if k in ("image", "label")}
+    arrays |= {"other": b.arrays["image"]}
     if "label" in b.arrays:
         arrays["other_label"] = b.arrays["label"]
-    return Dataset(name, arrays, a.classes)
+    return Dataset(name, arrays, a.classes, source)
+
+
+@dataclass(frozen=True, eq=False)
+class Both:
+    """Rows [B, 2], or [B] as in `Dataset.read` -> the examples of two sets.
+
+    Attributes:
+        a: first set.
+        b: second set.
+    """
+
+    a: Dataset | Stream
+    b: Dataset | Stream
+
+    def __call__(self, rows: np.ndarray) -> HostBatch:
+        first, others = (rows, rows) if rows.ndim == 1 else (rows[:, 0], rows[:, 1])
+        image, other = self.a.read(first), self.b.read(others % len(self.b))
+        found = {k: v for k, v in image.items() if k in ("image", "label")}
+        found |= {"other": other["image"]}
+        return found | ({"other_label": other["label"]} if "label" in other else {})
+
+
+def one_kind(data: Dataset | Stream, kind: str) -> Dataset | Stream:
+    """Return the images of one kind of pairs or of two sets, as a set of its own.
+
+    Args:
+        data: pairs, or two sets.
+        kind: "image", "target" or "other".
+    """
+    label = "other_label" if kind == "other" else "label"
+    name = data.name if kind == "image" else f"{data.name}, {kind}"
+    classes = None if kind == "other" else data.classes
+    if isinstance(data, Dataset):
+        arrays = {"image": data.arrays[kind]}
+        arrays |= {"label": data.arrays[label]} if label in data.arrays else {}
+        return Dataset(name, arrays, classes)
+    shapes = {"image": data.shape, "target": data.target_shape, "other": data.other_shape}
+    num, shape = data.num_others if kind == "other" else len(data), shapes[kind]
+    assert shape is not None
+    digest = hashlib.sha256(f"{kind} {data.fingerprint}".encode()).hexdigest()
+    return Stream(name, OneKind(data, kind, label), num, shape, digest, classes)
+
+
+@dataclass(frozen=True, eq=False)
+class OneKind:
+    """Rows [B] -> the images of one kind as "image", with their labels.
+
+    Attributes:
+        data: pairs, or two sets.
+        kind: name of the images there.
+        label: name of their labels there.
+    """
+
+    data: Stream
+    kind: str
+    label: str
+
+    def __call__(self, rows: np.ndarray) -> HostBatch:
+        pair = np.stack([rows % len(self.data), rows], axis=1) if self.kind == "other" else rows
+        found = self.data.read(pair)
+        image = {"image": found[self.kind]}
+        return image | ({"label": found[self.label]} if self.label in found else {})

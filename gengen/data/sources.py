@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gengen.data.dataset import Dataset
+from gengen.data.derived import TRANSFORMS, of_classes, split_classes, with_targets
 from gengen.data.folder import load_folder
 from gengen.data.images import SUFFIXES, resized, to_grey
 from gengen.data.npz import load_npy, load_npz
@@ -21,6 +22,7 @@ from gengen.data.options import DataOptions
 from gengen.data.pairs import load_halves, load_pairs, two, unpaired
 from gengen.data.stream import Stream
 from gengen.data.toy import load_toy
+from gengen.data.usps import usps
 from gengen.types import InputError
 
 AnyData = Dataset | Stream
@@ -33,6 +35,7 @@ LOADERS: dict[str, Callable[[str], Dataset]] = {
     "mnist5k": mnist5k,
     "fashion": fashion,
     "photographs": photographs,
+    "usps": usps,
     "mouse": partial(load_toy, "mouse"),
     "ring8": partial(load_toy, "ring8"),
     "grid25": partial(load_toy, "grid25"),
@@ -93,6 +96,7 @@ def open_data(spec: str, options: DataOptions = DataOptions()) -> Dataset | Stre
               path of an existing folder alone means the same;
             - pairs:A,B, halves:PATH, halves:PATH:right and unpaired:SPEC,SPEC, see
               `gengen.data.pairs`;
+            - edges:SPEC, grey:SPEC and SPEC:classes=A+B, see `gengen.data.derived`;
             - tfds:NAME or tfds:NAME/CONFIG:SPLIT, TensorFlow Datasets.
         options: how images are read.
 
@@ -103,15 +107,20 @@ def open_data(spec: str, options: DataOptions = DataOptions()) -> Dataset | Stre
     options.check()
     spec = _canonical(spec)
     kind, colon, rest = spec.partition(":")
+    if colon and kind in TRANSFORMS:
+        return with_targets(spec, kind, open_data(rest, options))
+    if colon and kind == "unpaired":
+        a, b = two(rest, "unpaired")
+        return unpaired(spec, open_data(a, options), open_data(b, options))
+    whole, classes = split_classes(spec)
+    if classes:
+        return of_classes(spec, open_data(whole, options), classes)
     if colon and kind == "folder":
         return load_folder(spec, _split_folder(os.path.expanduser(rest)), options)
     if colon and kind == "pairs":
         return load_pairs(spec, rest, options)
     if colon and kind == "halves":
         return load_halves(spec, rest, options)
-    if colon and kind == "unpaired":
-        a, b = two(rest, "unpaired")
-        return unpaired(spec, open_data(a, options), open_data(b, options))
     if colon and kind == "tfds":
         from gengen.data.tensorflow_datasets import load_tfds
 
@@ -187,7 +196,8 @@ def _unknown(name: str) -> str:
     guess = f" did you mean {known[close[0]]!r}?" if close else ""
     return (
         f"no data set, file or folder {name!r}:{guess} there are {', '.join(names())}, paths of "
-        "folders and of .npz and .npy files, and folder: pairs: halves: unpaired: tfds:"
+        "folders and of .npz and .npy files, and folder: pairs: halves: unpaired: "
+        "edges: grey: tfds:"
     )
 
 

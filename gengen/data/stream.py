@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gengen.data.order import batch_indices
+from gengen.data.order import two_orders
 from gengen.types import Shape
 
 HostBatch = dict[str, np.ndarray]
@@ -31,10 +31,14 @@ class Stream:
         name: the canonical spec that `load` takes.
         read: rows [B] -> those examples on the host, as a `Dataset` stores them: "image" uint8
             [B, H, W, C] or "x" float32 [B, D], and perhaps "label" int32 [B]. Must be picklable.
+            Of two sets it takes rows [B, 2], as `Dataset.read` does.
         num_examples: N.
         shape: of one example.
         fingerprint: SHA-256 (hex) that tells one content from another.
         classes: names of the labels; None where they have none.
+        num_others: examples of the second set; 0 if there is none.
+        target_shape: of the target of an example; None if there are no targets.
+        other_shape: of an example of the second set; None if there is none.
     """
 
     name: str
@@ -43,6 +47,9 @@ class Stream:
     shape: Shape
     fingerprint: str
     classes: tuple[str, ...] | None = None
+    num_others: int = 0
+    target_shape: Shape | None = None
+    other_shape: Shape | None = None
 
     def __len__(self) -> int:
         """N, the number of examples."""
@@ -54,8 +61,8 @@ class Stream:
         return self.fingerprint
 
     def rows(self, batch_size: int, seed: int, step: int) -> np.ndarray:
-        """Which examples make up the batch of a step: int32 [B], see `batch_indices`."""
-        return batch_indices(len(self), batch_size, seed, step)
+        """Which examples make up the batch of a step: int32 [B], or [B, 2] of two sets."""
+        return two_orders(len(self), self.num_others, batch_size, seed, step)
 
 
 @dataclass(frozen=True)

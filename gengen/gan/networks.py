@@ -136,7 +136,7 @@ def levels(shape: Shape, first: int) -> tuple[int, ...]:
 
 
 def adam(
-    cfg: Config, n_critic: int = 1
+    cfg: Any, n_critic: int = 1
 ) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
     """Return the optimisers of the discriminator, for n_critic steps each, and the generator."""
     discriminator = learning_rate(cfg, cfg.discriminator_learning_rate, n_critic)

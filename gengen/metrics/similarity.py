@@ -86,14 +86,17 @@ def ms_ssim(a: Any, b: Any, max_val: float, scales: int | None = None) -> float:
 
 
 def estimates(a: Any, b: Any, max_val: float) -> dict[str, Estimate]:
-    """Return "psnr" and, of images of 11 pixels a side or more, "ms_ssim", with standard errors.
+    """Return "l1" and "psnr" and, of 11 pixels a side or more, "ssim" and "ms_ssim", with errors.
+
+    "l1" is the mean absolute difference of pixels, in the unit of max_val.
 
     The standard errors are those of the means over pairs of images; None where a pair is identical,
     which makes the mean of the PSNR infinite. The arguments are those of `psnr`.
     """
     a, b = _checked(a, b, max_val)
-    functions: dict[str, Any] = {"psnr": per_image_psnr}
+    functions: dict[str, Any] = {"l1": per_image_l1, "psnr": per_image_psnr}
     if scales := num_scales(*a.shape[1:3]):
+        functions["ssim"] = per_image_ssim
         functions["ms_ssim"] = partial(per_image_ms_ssim, scales=scales)
     found = {}
     for name, function in functions.items():
@@ -106,6 +109,12 @@ def estimates(a: Any, b: Any, max_val: float) -> dict[str, Estimate]:
 def num_scales(height: int, width: int) -> int:
     """How many scales fit, 1 to 5: the largest M with both sides > 10·2^(M-1); 0 below 11."""
     return sum(min(height, width) > (WINDOW - 1) * 2**j for j in range(len(BETA)))
+
+
+@jax.jit
+def per_image_l1(a: Array, b: Array, max_val: ArrayLike) -> Array:
+    """Mean absolute difference [N] of float images [N, H, W, C]; max_val is not used."""
+    return jnp.mean(jnp.abs(a - b), axis=(1, 2, 3))
 
 
 @jax.jit

@@ -16,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gengen.contract import check_labels, is_label
-from gengen.data import AnyData, DataOptions, Dataset, batch_indices, normalise, open_data
+from gengen.data import AnyData, DataOptions, normalise, open_data
+from gengen.data.derived import TRANSFORMS, split_classes
+from gengen.data.pairs import two
 from gengen.errors import InputError
 from gengen.runs import discover
 from gengen.types import Batch, PyTree, Shape
@@ -28,38 +30,61 @@ def kind(module: ModuleType, cfg: Any) -> str:
     The model is asked with one blank example.
     """
     condition_of = getattr(module, "condition_of", None)
-    shape: Shape = getattr(cfg, "shape", ())
-    if condition_of is None or not shape:
+    if condition_of is None or not getattr(cfg, "shape", ()):
         return "nothing"
-    blank: dict[str, Any] = {"label": np.zeros(1, np.int32)}
-    for name in ("image", "target", "other") if len(shape) == 3 else ("x",):
-        blank[name] = np.zeros((1, *shape), np.float32)
-    condition = condition_of(cfg, blank)
+    condition = condition_of(cfg, blank_of(cfg))
     if condition is None:
         return "nothing"
     return "label" if is_label(condition) else "image"
 
 
+def blank_of(cfg: Any) -> Batch:
+    """Return a batch of one blank example of a model's shapes."""
+    shape: Shape = cfg.shape
+    blank: dict[str, Any] = {"label": np.zeros(1, np.int32)}
+    if len(shape) == 3:
+        shapes = {"target": "target_shape", "other": "other_shape"}
+        blank["image"] = np.zeros((1, *shape), np.float32)
+        for name, field in shapes.items():
+            blank[name] = np.zeros((1, *(getattr(cfg, field, None) or shape)), np.float32)
+    else:
+        blank["x"] = np.zeros((1, *shape), np.float32)
+    return blank
+
+
 def examples(data: AnyData, rows: np.ndarray) -> Batch:
-    """Return some examples as a batch: float32 images in [-1, 1], or vectors, with their labels."""
-    if isinstance(data, Dataset):
-        first = {k: a for k, a in data.arrays.items() if not k.startswith("other")}
-        return normalise({k: jnp.asarray(a[rows]) for k, a in first.items()})
+    """Return some examples as a batch: float32 images in [-1, 1], or vectors, with their labels.
+
+    Args:
+        data: that is read.
+        rows: of `Dataset.read`.
+    """
     return normalise({k: jnp.asarray(a) for k, a in data.read(rows).items()})
 
 
 def some(data: AnyData, num: int, seed: int = 0) -> Batch:
     """Return `num` examples, or all if there are fewer, in a seeded order."""
-    return examples(data, batch_indices(len(data), min(num, len(data)), seed, 0))
+    return examples(data, data.rows(min(num, len(data)), seed, 0))
 
 
 def held_out_of(spec: str) -> str | None:
     """Return the spec of the test part of a data set whose training part `spec` is, if known."""
     name, colon, split = spec.partition(":")
+    if colon and name in TRANSFORMS:
+        inner = held_out_of(split)
+        return None if inner is None else f"{name}:{inner}"
+    if colon and name == "unpaired":
+        parts = [held_out_of(part) for part in two(split, name)]
+        doubled = [part.replace(",", ",,") for part in parts if part is not None]
+        return f"unpaired:{','.join(doubled)}" if len(doubled) == 2 else None
+    whole, classes = split_classes(spec)
+    if classes:
+        inner = held_out_of(whole)
+        return None if inner is None else f"{inner}:classes={'+'.join(classes)}"
     start, last, end = spec.rpartition(":")
     if name in ("folder", "tfds") or start.endswith(".npz"):
         return f"{start}:test" if last and end == "train" else None
-    if "." in name or name in ("pairs", "halves", "unpaired") or (colon and split != "train"):
+    if "." in name or name in ("pairs", "halves") or (colon and split != "train"):
         return None
     return f"{name}:test"
 

@@ -143,6 +143,20 @@ def check_classes(cfg: Any, data: Any) -> None:
         )
 
 
+def check_second(cfg: Any, data: Any) -> None:
+    """Check that a model can be trained on the two sets of images that the data are.
+
+    Raises:
+        InputError: if the sets differ in shape and the model takes one shape.
+    """
+    other = getattr(data, "other_shape", None)
+    if other is not None and tuple(other) != tuple(data.shape) and not hasattr(cfg, "other_shape"):
+        raise InputError(
+            f"{data.name}: examples are {list(data.shape)} and {list(other)}, but this model takes "
+            "one shape: pass --size, or --grey, to bring them to one"
+        )
+
+
 def num_classes(data: Any) -> int:
     """Return the number of classes of a data set's labels; 0 if unknown, or without labels."""
     if getattr(data, "classes", None):

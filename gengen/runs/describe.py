@@ -16,7 +16,7 @@ from gengen.contract import unconditional
 from gengen.optim import ScheduledConfig
 from gengen.runs import discover
 
-CAN = ("sample", "log_prob", "encode", "decode", "reconstruct")
+CAN = ("sample", "log_prob", "encode", "decode", "reconstruct", "translate")
 _YEAR = re.compile(r"\b(?:19|20)\d\d\b")
 # To the end of a sentence; what is in parentheses, and "et al.", does not end one.
 _SENTENCE = re.compile(r"(?:\bal\.|[^().]|\([^()]*\)|\.(?=\S))*\.?")

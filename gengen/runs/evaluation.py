@@ -222,13 +222,17 @@ def _bits(c: Comparison) -> dict[str, Found]:
 
 
 def _similarity(metric: str, c: Comparison) -> dict[str, Found]:
-    made, truth = _of_model(metric, c).pairs
+    model = _of_model(metric, c)
+    made, truth = model.cycles if metric == "cycle_l1" else model.pairs
     found = similarity.estimates(made, truth, 255)
+    found["cycle_l1"] = found["l1"]
     if metric not in found:
         raise InputError(f"{metric}: images of {truth.shape[1]}×{truth.shape[2]} are too small")
     value, error, n = found[metric]
-    scales = similarity.num_scales(*truth.shape[1:3])
-    note = "dB" if metric == "psnr" else f"{scales} scales"
+    scales = f"{similarity.num_scales(*truth.shape[1:3])} scales"
+    levels = "levels of 0..255"
+    notes = {"psnr": "dB", "ms_ssim": scales, "l1": levels, "cycle_l1": f"{levels}, there and back"}
+    note = notes.get(metric, "")
     return {metric: Found(value, error, n, n, note)}
 
 
@@ -259,7 +263,10 @@ METRICS = {  # to add one: a line
     "class": Metric(_class, "higher"),
     "nats": Metric(_nats, "lower", has_floor=False),
     "bits": Metric(_bits, "lower", has_floor=False),
+    "l1": Metric(lambda c: _similarity("l1", c), "lower", has_floor=False),
+    "cycle_l1": Metric(lambda c: _similarity("cycle_l1", c), "lower", has_floor=False),
     "psnr": Metric(lambda c: _similarity("psnr", c), "higher", has_floor=False),
+    "ssim": Metric(lambda c: _similarity("ssim", c), "higher", has_floor=False),
     "ms_ssim": Metric(lambda c: _similarity("ms_ssim", c), "higher", has_floor=False),
 }
 

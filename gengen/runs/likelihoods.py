@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from gengen.data import AnyData, batch_indices, to_uint8
+from gengen.data import AnyData, batch_indices, normalise, to_uint8
 from gengen.metrics.estimate import Estimate
 from gengen.metrics.likelihood import LEVEL, bits_per_dim
 from gengen.metrics.resampling import of_mean
-from gengen.runs import conditions
+from gengen.runs import conditions, translations
 from gengen.runs.trained import Run
 from gengen.types import InputError, data_of
 
@@ -110,14 +110,16 @@ class OfHeldOut:
         """
         module, cfg = self.run.module, self.run.cfg
         if len(cfg.shape) != 3:
-            raise InputError("psnr, ms_ssim: they are of images")
+            raise InputError("l1, psnr, ssim, ms_ssim: they are of images")
         of_examples = not hasattr(module, "sample") or conditions.kind(module, cfg) == "image"
         if of_examples:
             made = self.samples()
         elif hasattr(module, "reconstruct"):
             made = None
         else:
-            raise InputError(f"psnr, ms_ssim: {self.run.name} does not reconstruct")
+            raise InputError(f"l1, psnr, ssim, ms_ssim: {self.run.name} does not reconstruct")
+        if translations.translates(module):
+            return self.samples(), self._of_batch("target")
         num = min(RECONSTRUCTED, len(self.data)) if made is None else len(made)
         rows = np.resize(batch_indices(len(self.data), len(self.data), self.seed, 0), num)
         batch = conditions.examples(self.data, rows)
@@ -125,6 +127,29 @@ class OfHeldOut:
         if made is None:
             made = to_uint8(self.run.reconstruct(truth, _condition_of(self.run, batch)))
         return made, to_uint8(truth)
+
+    @cached_property
+    def cycles(self) -> tuple[np.ndarray, np.ndarray]:
+        """Translations that are translated back, and the images: uint8 [N, ...].
+
+        Raises:
+            InputError: for a model that is not trained in both directions.
+        """
+        module, run = self.run.module, self.run
+        if not translations.translates(module) or len(translations.directions(module)) < 2:
+            raise InputError(f"cycle_l1: {run.name} does not translate in both directions")
+        made = np.asarray(normalise({"image": self.samples()})["image"])
+        back = translations.back(module, run.cfg, run.variables, made, self.seed, run.net)
+        return to_uint8(back), self._of_batch(None)
+
+    def _of_batch(self, name: str | None) -> np.ndarray:
+        """Return images of the examples that were translated; None: the sources themselves."""
+        rows = self.data.rows(len(self.samples()), self.seed, 0)
+        batch = conditions.examples(self.data, rows)
+        if name is not None and name not in batch:
+            raise InputError(f"l1, psnr, ssim: {self.data.name} has no {name}s: use pairs")
+        of = self.run.module.condition_of(self.run.cfg, batch) if name is None else batch[name]
+        return to_uint8(of)
 
 
 def log_prob_kind(run: Run) -> str:

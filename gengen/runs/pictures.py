@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gengen.contract import is_label
-from gengen.runs import conditions, sampling
+from gengen.runs import conditions, sampling, translations
 from gengen.types import Batch, Key, PyTree, Shape, data_of
 from gengen.viz import latent
 from gengen.viz.grid import grid, picture
@@ -27,7 +27,8 @@ def preview(module: ModuleType, cfg: Any, examples: Callable[[], Batch], net: An
 
     Samples of a model that samples, in at most `sampling.FEW` network evaluations, of each class in
     turn where there are classes; condition, samples and truth in a row where it is conditioned on
-    an image; examples beside their reconstructions where it does not sample.
+    an image; images and their translations; examples beside their reconstructions where it does not
+    sample.
 
     Args:
         module: of the model.
@@ -37,9 +38,11 @@ def preview(module: ModuleType, cfg: Any, examples: Callable[[], Batch], net: An
 
     Returns:
         (variables, key) -> samples [N, ...], or a picture uint8 [H, W, C]; None for a model that
-        neither samples nor reconstructs.
+        neither samples, translates nor reconstructs.
     """
     own = {} if net is None else {"net": net}
+    if translations.translates(module):
+        return lambda variables, key: translations.preview(module, cfg, variables, examples(), net)
     if not hasattr(module, "sample"):
         if not hasattr(module, "reconstruct"):
             return None
@@ -61,8 +64,11 @@ def shown(module: ModuleType, cfg: Any) -> str:
 
     Returns:
         "samples"; "classes", samples of each class in turn; "conditional", condition, samples and
-        example in a row; "reconstructions"; "" if there is no picture.
+        example in a row; "translations"; "cycles", with reconstructions; "reconstructions"; "" if
+        there is no picture.
     """
+    if translations.translates(module):
+        return "cycles" if len(translations.directions(module)) > 1 else "translations"
     if not hasattr(module, "sample"):
         return "reconstructions" if hasattr(module, "reconstruct") else ""
     kinds = {"image": "conditional", "label": "classes", "nothing": "samples"}

@@ -94,6 +94,7 @@ def resolve(module: ModuleType, asked: Asked, old: dict[str, Any]) -> Resolved:
     steps = _steps(module, asked, data, past, config_for)
     cfg = _scheduled(module, config_for(steps), steps)
     config.check_classes(cfg, data)
+    config.check_second(cfg, data)
     return Resolved(cfg, data, options, steps, int(first(asked.seed, past.get("seed"), 0)), past)
 
 
@@ -126,7 +127,10 @@ def _config(
     if old:
         cfg = config.from_json(module.Config, old["config"])
     else:
-        task = Task(tuple(data.shape), config.num_classes(data), steps, accelerator=not on_cpu())
+        task = Task(
+            tuple(data.shape), config.num_classes(data), steps, accelerator=not on_cpu(),
+            target_shape=data.target_shape, other_shape=data.other_shape,
+        )  # fmt: skip
         cfg = _initial(module, asked, task)
     if file:
         cfg = config.with_written(cfg, _fields(asked, file, steps))

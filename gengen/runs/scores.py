@@ -13,12 +13,13 @@ import numpy as np
 
 import gengen
 from gengen.data import AnyData, DataOptions, batch_indices, to_uint8
+from gengen.data.pairs import one_kind
 from gengen.errors import InputError
 from gengen.metrics import extractors
 from gengen.metrics.extractors import Extractor
-from gengen.metrics.similarity import num_scales
+from gengen.metrics.similarity import WINDOW, num_scales
 from gengen.metrics.statistics import Statistics
-from gengen.runs import conditions, evaluation, sides, sizes
+from gengen.runs import conditions, evaluation, sides, sizes, translations
 from gengen.runs.evaluation import MODES, Comparison, Score
 from gengen.runs.likelihoods import OfHeldOut, observed
 from gengen.runs.sides import Examples, GetExtractor
@@ -43,8 +44,9 @@ def of_run(
     """Score samples of a trained model against data.
 
     A model that is conditioned on a class or an image is conditioned on those of the held-out
-    examples, or of the reference where none are held out. For a model that does not sample, its
-    reconstructions of these examples are scored.
+    examples, or of the reference where none are held out. Of a model that translates, translations
+    of these are scored against images of the other kind. For a model that neither samples nor
+    translates, its reconstructions of these examples are scored.
 
     Args:
         run: the trained model.
@@ -69,10 +71,12 @@ def of_run(
     opened = _Opened(spec, options, extractor, floor, say)
     metrics = metrics or default_metrics(opened.name, run.cfg.shape, run)
     unseen = opened.unseen
+    if translations.translates(run.module):
+        opened.compare_with(run.cfg)
 
     @cache
     def drawn() -> tuple[np.ndarray, str, np.ndarray | None]:
-        most = MOST if isinstance(unseen, Statistics) else min(len(unseen), MOST)
+        most = MOST if isinstance(unseen, Statistics) else min(_num(run, unseen), MOST)
         return samples(run, unseen, num, seed, say, most)
 
     def fake() -> Examples:
@@ -121,6 +125,10 @@ def default_metrics(spec: str, shape: Shape, run: Run | None = None) -> tuple[st
     if run is None:
         return tuple(chosen)
     module, cfg = run.module, run.cfg
+    if translations.translates(module):
+        small = min(shape[:2]) < WINDOW
+        paired = ("l1", "psnr", *([] if small else ["ssim"]))
+        return ("fid", "kid", *(paired if hasattr(cfg, "target_shape") else ("cycle_l1",)))
     kind = conditions.kind(module, cfg) if hasattr(module, "sample") else "nothing"
     if not vectors and (kind == "image" or not hasattr(module, "sample")):
         chosen += ["psnr"] + (["ms_ssim"] if num_scales(*shape[:2]) else [])
@@ -148,7 +156,7 @@ class _Opened:
     ) -> None:
         self.reference = sides.open_side(spec, options)
         named = getattr(self.reference, "name", "statistics")
-        self.name = spec if isinstance(spec, str) else str(named)
+        self.name = self.spec = spec if isinstance(spec, str) else str(named)
         known = isinstance(spec, str) and not isinstance(self.reference, Statistics)
         self.other = conditions.held_out_of(spec) if known else None
         self.held_out = None if self.other is None else _opened(self.other, options)
@@ -161,7 +169,7 @@ class _Opened:
         def load() -> Extractor:
             name, why = extractor, ""
             if name is None:
-                name, why = _suited(self.name, self.reference)
+                name, why = _suited(self.spec, self.reference)
             self.used, self.why = extractors.load(name), why
             return self.used
 
@@ -171,6 +179,21 @@ class _Opened:
     def unseen(self) -> AnyData | Statistics:
         """The held-out part, or the reference where none is known."""
         return self.reference if self.held_out is None else self.held_out
+
+    def compare_with(self, cfg: Any) -> None:
+        """Compare with the images that translations are to be like, of pairs or of two sets.
+
+        Raises:
+            InputError: for data without such images.
+        """
+        if isinstance(self.reference, Statistics):
+            return
+        translations.check_data(cfg, self.reference)
+        kind = translations.result_kind(cfg)
+        self.reference = one_kind(self.reference, kind)
+        if self.held_out is not None:
+            self.held_out = one_kind(self.held_out, kind)
+        self.spec = translations.spec_of(self.name, kind)
 
     def about(self, fake: str, seed: int | None, num: int | None) -> dict[str, Any]:
         """Return what scores are of, for JSON."""
@@ -228,6 +251,13 @@ def _floor(opened: _Opened, samples: Comparison, statistics: bool) -> Comparison
     return Comparison(first, lambda: second.some(samples.fake.n), opened.extractor)
 
 
+def _num(run: Run, data: AnyData) -> int:
+    """Return the number of examples that samples can be conditioned on."""
+    if translations.translates(run.module):
+        return translations.num_sources(run.cfg, data)
+    return len(data)
+
+
 def samples(
     run: Run,
     source: AnyData | Statistics,
@@ -247,6 +277,10 @@ def samples(
         most: upper bound of the choice.
     """
     module, cfg = run.module, run.cfg
+    if translations.translates(module) and not isinstance(source, Statistics):
+        batch = conditions.examples(source, source.rows(num or most, seed, 0))
+        x = translations.of_run(run, module.condition_of(cfg, batch), seed)
+        return to_uint8(x), f"{run.path} ({run.name}, translations)", None
     samples_itself = hasattr(module, "sample")
     kind = conditions.kind(module, cfg) if samples_itself else "image"
     condition, batch = None, None

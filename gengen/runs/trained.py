@@ -114,6 +114,22 @@ class Run(NamedTuple):
         """Return the reconstructions of x [B, *shape]."""
         return self._apply("reconstruct", x, condition=condition)
 
+    def translate(self, x: Any, seed: int = 0, direction: str | None = None) -> np.ndarray:
+        """Return the translations of images x [N, H, W, C], in [-1, 1] or uint8.
+
+        Args:
+            x: images.
+            seed: of noise, where the model uses any.
+            direction: "ab" or "ba"; None: as the Config says.
+
+        Raises:
+            InputError: for a model that does not translate, a direction in which it was not
+                trained, or images of another shape.
+        """
+        from gengen.runs import translations
+
+        return translations.of_run(self, _as_floats(x), seed, direction)
+
     def evaluate(
         self,
         data: Any = None,
@@ -146,14 +162,20 @@ class Run(NamedTuple):
     def _apply(self, function: str, x: Any, *more: Any, condition: PyTree = None) -> np.ndarray:
         if not hasattr(self.module, function):
             raise InputError(f"{self.name} has no {function}")
-        array = np.asarray(x)
-        if array.dtype == np.uint8:
-            array = np.asarray(normalise({"image": array})["image"])
+        array = _as_floats(x)
         given = {} if condition is None else {"condition": condition}
         given |= {} if self.net is None else {"net": self.net}
         variables = jax.tree.map(jnp.asarray, self.variables)
         found = getattr(self.module, function)(self.cfg, variables, array, *more, **given)
         return np.asarray(found)
+
+
+def _as_floats(x: Any) -> np.ndarray:
+    """Return an array, and uint8 images in [-1, 1]."""
+    array = np.asarray(x)
+    if array.dtype == np.uint8:
+        return np.asarray(normalise({"image": array})["image"])
+    return array
 
 
 def load(

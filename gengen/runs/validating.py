@@ -1,4 +1,4 @@
-"""Validation of a run by -log_prob of held-out examples: how often, and of how many."""
+"""Validation of a run by -log_prob, or L1 of translations, of held-out examples: how often."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from gengen.data import AnyData, Dataset
 from gengen.errors import InputError
-from gengen.runs import conditions, discover
+from gengen.runs import conditions, discover, translations
 from gengen.training.plan import check_positive
 from gengen.training.record import say
 from gengen.training.validation import Validation, split
@@ -121,16 +121,18 @@ def split_off(
         raise InputError("--hold-out splits data in memory: these are streamed")
     data, rest = split(data, hold_out)
     some = rest if num is None or num >= len(rest) else _subset(rest, num)
-    loss = nats(module, cfg, some, net)
+    translates = translations.translates(module)
+    loss = (translations.error if translates else nats)(module, cfg, some, net)
     which = f"all {len(rest)}" if some is rest else f"{len(some)} of {len(rest)}"
-    say(f"validation by -log_prob of {which} held-out examples, every {every} steps")
+    by = "L1" if translates else "-log_prob"
+    say(f"validation by {by} of {which} held-out examples, every {every} steps")
     return data, Validation(loss, every, patience)
 
 
 def _subset(data: Dataset, num: int) -> Dataset:
     """Return `num` examples, always the same ones."""
     rows = np.sort(np.random.default_rng(1).choice(len(data), num, replace=False))
-    return Dataset(data.name, {k: a[rows] for k, a in data.arrays.items()}, data.classes)
+    return Dataset(data.name, data.read(rows), data.classes)
 
 
 def nats(module: ModuleType, cfg: Any, data: Dataset, net: Any = None):

@@ -34,6 +34,8 @@ CAPTIONS = {
     "classes": ("Samples", "Samples{at}, of each class in turn"),
     "points": ("Samples", "Samples{at}, blue; data, grey"),
     "reconstructions": ("Reconstructions", "Reconstructions{at}, each below its example"),
+    "translations": ("Translations", "Translations{at}; triplets: image, translation, target"),
+    "cycles": ("Translations", "Translations{at}; triplets: image, translation, reconstruction"),
     "conditional": ("Samples", "Samples{at}; in each row: condition, samples, example"),
 }
 

@@ -118,18 +118,29 @@ def split(data: Dataset, share: float) -> tuple[Dataset, Dataset]:
         share: in (0, 1).
 
     Raises:
-        InputError: if one of the two would be empty, or the data are two unpaired sets.
+        InputError: if one of the two would be empty.
     """
-    held = round(len(data) * share)
-    if not 0 < held < len(data) or "other" in data.arrays:
-        raise InputError(
-            f"of {data.name}, {len(data)} examples, a share {share:g} cannot be held out: it is in "
-            "(0, 1), and leaves some"
-        )
-    order = np.random.default_rng(0).permutation(len(data))
-    parts = np.sort(order[held:]), np.sort(order[:held])
-    kept, out = ({k: a[rows] for k, a in data.arrays.items()} for rows in parts)
+    kept: dict[str, np.ndarray] = {}
+    out: dict[str, np.ndarray] = {}
+    for is_other in (False, True):  # two sets are split each for itself
+        arrays = {k: a for k, a in data.arrays.items() if k.startswith("other") == is_other}
+        if arrays:
+            first, second = _rows(data, len(next(iter(arrays.values()))), share)
+            kept |= {k: a[first] for k, a in arrays.items()}
+            out |= {k: a[second] for k, a in arrays.items()}
     return (
         Dataset(data.name, kept, data.classes),
         Dataset(f"{data.name}, held out", out, data.classes),
     )
+
+
+def _rows(data: Dataset, num: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of `num` examples that are kept, and those that are held out."""
+    held = round(num * share)
+    if not 0 < held < num:
+        raise InputError(
+            f"of {data.name}, {num} examples, a share {share:g} cannot be held out: it is in "
+            "(0, 1), and leaves some"
+        )
+    order = np.random.default_rng(0).permutation(num)
+    return np.sort(order[held:]), np.sort(order[:held])
