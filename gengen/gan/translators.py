@@ -130,15 +130,15 @@ class ResNet(nn.Module):
             x = x + InstanceNorm()(mirrored(h, self.channels[-1], 3))
         for features in self.channels[-2::-1]:
             x = norm(ConvTranspose(features, (3, 3), (2, 2), kernel_init=INIT)(x))
-        x = mirrored(x, self.out, 7)
+        x = mirrored(x, self.out, 7, nn.initializers.normal(0.002) if self.residual else INIT)
         return nn.tanh(x + jnp.arctanh(NEAR * start) if self.residual else x)
 
 
-def mirrored(x: Array, features: int, kernel: int) -> Array:
+def mirrored(x: Array, features: int, kernel: int, init: Any = INIT) -> Array:
     """Convolve x, with its mirror image around it: [B, H, W, C] → [B, H, W, features]."""
     pad = (kernel // 2, kernel // 2)
     x = jnp.pad(x, ((0, 0), pad, pad, (0, 0)), mode="reflect")
-    conv = nn.Conv(features, (kernel, kernel), padding="VALID", kernel_init=INIT)
+    conv = nn.Conv(features, (kernel, kernel), padding="VALID", kernel_init=init)
     return conv(x)
 
 

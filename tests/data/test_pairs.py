@@ -63,8 +63,9 @@ def test_unpaired_sets_have_orders_of_their_own(tmp_path):
     np.testing.assert_array_equal(batch["other_label"], data.arrays["other_label"][rows[:, 1]])
     twins = load("unpaired:digits,digits").rows(100, 0, 3)
     assert (twins[:, 0] != twins[:, 1]).sum() > 90
-    with pytest.raises(ValueError, match="--size"):
-        load("unpaired:digits,mnist5k")
+    assert load("unpaired:digits,mnist5k").other_shape == (28, 28, 1)
+    with pytest.raises(ValueError, match="sets of images, but moons"):
+        load("unpaired:digits,moons")
     assert load("unpaired:digits,mnist5k", DataOptions(size=16)).shape == (16, 16, 1)
     twice = str(tmp_path / "one, two").replace(",", ",,")
     assert load(f"unpaired:digits,folder:{twice}").arrays["other"].shape == (1, 8, 8, 1)
