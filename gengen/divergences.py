@@ -103,6 +103,15 @@ def f_divergence(
     return float((np.sum(q[some] * f(p[some] / q[some])) + rest) * dx)
 
 
+def self_information(p: Any, dx: float = 1.0) -> np.ndarray:
+    """Return -ln p(x) in nats for each x, in the shape of p; +inf where p is 0.
+
+    Its mean under p is `entropy`. Of densities it may be negative. Arguments of `kl`.
+    """
+    p = _law("p", p, dx)
+    return -np.log(p, out=np.full(p.shape, -np.inf), where=p > 0)
+
+
 def entropy(p: Any, dx: float = 1.0) -> float:
     """-Σ p ln p in nats: of densities on a grid the differential entropy. Arguments of `kl`."""
     p = _law("p", p, dx)

@@ -90,6 +90,22 @@ def test_values_by_hand():
     assert div.squared_hellinger(p, q) == pytest.approx(1 - np.sqrt(0.45) - np.sqrt(0.05))
 
 
+def test_self_information():
+    """Known values, the mean is the entropy, and independent events add up."""
+    got = div.self_information([0.5, 0.25, 0.25, 0])
+    np.testing.assert_allclose(got, [log(2), log(4), log(4), inf])
+    rng = np.random.default_rng(7)
+    p, q = rng.dirichlet(np.ones(6)), rng.dirichlet(np.ones(5))
+    assert p @ div.self_information(p) == pytest.approx(div.entropy(p))
+    want = div.self_information(p)[:, None] + div.self_information(q)
+    np.testing.assert_allclose(div.self_information(np.outer(p, q)), want)
+    std = 0.1  # a density above 1, whose self-information is negative at its mode
+    want = 0.5 * (GRID / std) ** 2 + 0.5 * log(2 * pi * std**2)
+    near = np.abs(GRID) < 2
+    got = div.self_information(normal(0, std), DX)
+    np.testing.assert_allclose(got[near], want[near], rtol=1e-9)
+
+
 def test_entropy_and_information():
     assert div.entropy(np.full(8, 1 / 8)) == pytest.approx(log(8))
     assert div.entropy([1, 0]) == 0
@@ -215,6 +231,7 @@ def test_mmd_of_gaussians():
         (lambda: div.entropy([np.nan, 1]), "NaN"),
         (lambda: div.entropy([1.0], dx=0), "dx = 0"),
         (lambda: div.information([0.5, 0.5]), "table"),
+        (lambda: div.self_information([0.5, 0.1]), "sums to 0.6"),
         (lambda: div.kl_normal([0], np.eye(2), [0], np.eye(1)), "mean0 has shape"),
         (lambda: div.kl_normal([0], [[1]], [0, 0], np.eye(2)), "make them equal"),
         (lambda: div.kl_normal([0], [[1]], [0], [[0]]), "positive definite"),
