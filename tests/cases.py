@@ -32,6 +32,7 @@ from gengen.gan import (
     wgan,
     wgan_gp,
 )
+from gengen.representation import siamese
 from gengen.types import Batch, Method
 from gengen.vae import cvae, hvi, vae, vqvae
 
@@ -280,6 +281,18 @@ CASES = {
         ),
     ),
     "replay": Case("replay", replay.Config(**GAN, capacity=32), replay.method, replay.sample),
+    "siamese": Case(
+        "siamese",
+        siamese.Config(shape=(8, 8, 1), channels=(4, 8), kernel_sizes=(3, 2), latent_dim=4,
+                       unlike_ratio=0.5, batch_size=32),
+        siamese.method,
+    ),
+    "siamese-vectors": Case(
+        "siamese",
+        siamese.Config(shape=(6,), channels=(), kernel_sizes=(), hidden=(8,), latent_dim=4,
+                       loss="cosine", margin=-0.5, batch_size=32),
+        siamese.method,
+    ),
     "resnet_gan": Case(
         "resnet_gan",
         resnet_gan.Config(shape=(8, 8, 1), latent_dim=4, channels=(4, 8), batch_size=16),

@@ -68,6 +68,7 @@ VOCABULARY = {
     "attention": (SIZES, "resolutions with self-attention, in pixels"),
     "patch": (INT, "side of the patches that are folded into channels, in pixels"),
     "kernel_size": (INT, "side of a convolution's window, in pixels"),
+    "kernel_sizes": (SIZES, "side of the window of each convolution, in pixels"),
     "first_kernel_size": (INT, "side of the first convolution's window, in pixels"),
     "dropout": (FLOAT, "rate"),
     "remat": (BOOL, "recompute activations for the gradient"),
@@ -132,6 +133,10 @@ VOCABULARY = {
     "gradient_penalty": (FLOAT, "weight of WGAN-GP's penalty"),
     "consensus": (FLOAT, "weight of consensus optimisation"),
     "weight_clip": (FLOAT, "largest absolute weight of the critic"),
+    "weight_decay": (FLOAT, "weight of the squared kernels in the loss"),
+    # pairs
+    "margin": (FLOAT, "similarity below which an unlike pair has no loss"),
+    "unlike_ratio": (FLOAT, "pairs of two classes for each pair of one class"),
     # games
     "loss": (STR, "which loss"),
     "n_critic": (INT, "steps of the critic for each of the generator"),

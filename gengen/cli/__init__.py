@@ -17,6 +17,7 @@ from gengen import __version__
 from gengen.cli.list import List
 from gengen.cli.options import GivenOptions, Settings
 from gengen.cli.report import Report
+from gengen.cli.stylize import Stylize
 from gengen.cli.train import Train
 from gengen.data.options import DataOptions, default
 from gengen.errors import InputError
@@ -182,6 +183,7 @@ Command = (
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Stylize, tyro.conf.subcommand("stylize")]
     | Annotated[Weights, tyro.conf.subcommand("weights")]
 )
 

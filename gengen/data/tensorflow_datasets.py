@@ -38,7 +38,7 @@ def load_tfds(name: str, spec: str, options: DataOptions) -> Dataset | Stream:
         raise InputError(
             f"{name}: no split {split!r}: there are {', '.join(info.splits)}"
         ) from None
-    image_key, label_key = _keys(name, info.features)
+    image_key, label_key = _keys(name, info)
     shape = _shape(name, info.features[image_key].shape, options)
     labels = info.features[label_key] if label_key else None
     classes = tuple(labels.names) if labels is not None and labels.num_classes else None
@@ -78,15 +78,22 @@ def _builder(name: str, dataset: str, options: DataOptions) -> Any:
     return builder
 
 
-def _keys(name: str, features: Any) -> tuple[str, str | None]:
-    """The names of the one image and, if there is one, the label."""
+def _keys(name: str, info: Any) -> tuple[str, str | None]:
+    """Return the names of the one image and, if there is one, the label.
+
+    Of several labels, the one that the set itself is supervised by counts: Omniglot's "label", the
+    character, whose name begins with its alphabet's.
+    """
     import tensorflow_datasets as tfds
 
+    features = info.features
     images = [k for k, f in features.items() if isinstance(f, tfds.features.Image)]
     labels = [k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
     if len(images) != 1:
         found = ", ".join(f"{key}: {type(f).__name__}" for key, f in features.items())
         raise InputError(f"{name}: one image an example is needed, but there is {found}")
+    if len(labels) > 1:
+        labels = [key for key in labels if key in (info.supervised_keys or ())]
     return images[0], labels[0] if len(labels) == 1 else None
 
 

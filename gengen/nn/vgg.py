@@ -38,10 +38,12 @@ class VGG19(nn.Module):
     Attributes:
         taps: some of `TAPS`.
         pool: "max", or "mean".
+        padding: of the convolutions: "SAME", zeros; or "CIRCULAR".
     """
 
     taps: tuple[str, ...] = TAPS
     pool: str = "max"
+    padding: str = "SAME"
 
     @nn.compact
     def __call__(self, x: Array) -> dict[str, Array]:
@@ -52,7 +54,7 @@ class VGG19(nn.Module):
                 break
             if name[0] > "1" and name.endswith("_1"):
                 x = pool(x, (2, 2), (2, 2))
-            conv = nn.Conv(_channels(name), (3, 3), name=f"conv{name}")(x)
+            conv = nn.Conv(_channels(name), (3, 3), padding=self.padding, name=f"conv{name}")(x)
             x = nn.relu(conv)
             both = {f"conv{name}": conv, f"relu{name}": x}
             found |= {tap: both[tap] for tap in both if tap in self.taps}
@@ -64,6 +66,7 @@ def features(
     images: Any,
     taps: Sequence[str] = TAPS,
     pool: str = "max",
+    padding: str = "SAME",
 ) -> dict[str, Array]:
     """Maps of features of images, by tap; to be differentiated, and compiled, by the caller.
 
@@ -73,6 +76,7 @@ def features(
             level l.
         taps: some of `TAPS`.
         pool: how levels are joined.
+        padding: of the convolutions: "SAME", zeros; or "CIRCULAR": maps move with the image.
 
     Returns:
         float32 [B, h, w, channels] for each tap.
@@ -98,7 +102,7 @@ def features(
         )
     x = ((images + 1) / 2 - jnp.array(MEAN)) / jnp.array(DEVIATION)
     wanted = tuple(dict.fromkeys(taps))
-    found: Any = VGG19(wanted, pool).apply(variables, x)
+    found: Any = VGG19(wanted, pool, padding).apply(variables, x)
     return {tap: found[tap] for tap in wanted}
 
 

@@ -68,6 +68,42 @@ def _flipped(key: Key, images: Any) -> Array:
     return jnp.where(is_mirrored[:, None, None, None], x[:, :, ::-1], x)
 
 
+def affine(key: Key, batch: Batch) -> Batch:
+    """Distort each image by a random affine map about its centre, as Koch et al. 2015 do.
+
+    A rotation within 10°, two shears within 0.3, two scales in 0.8..1.2 and two shifts within 2
+    pixels are drawn uniformly, and each is left out with probability 1/2. Pixels between those of
+    the image are interpolated; beyond its edge the nearest one counts.
+
+    Args:
+        key: of the choice.
+        batch: its "image" [B, H, W, C] is distorted. Everything else stays as it is.
+    """
+    x = jnp.asarray(batch["image"])
+    draws = rng.uniform(key, (x.shape[0], 14))
+    # angle, shears, scales, shifts: the ends of each, and what stands for its absence
+    far = jnp.array([jnp.pi / 18, 0.3, 0.3, 0.2, 0.2, 2.0, 2.0])
+    values = jnp.where(draws[:, 7:] < 0.5, far * (2 * draws[:, :7] - 1), 0.0)
+    return {**batch, "image": jax.vmap(_warped)(x, values)}
+
+
+def _warped(image: Array, values: Array) -> Array:
+    """Return an image [H, W, C] under (angle, shears, scales - 1, shifts), values [7]."""
+    angle, shear, scale, shift = values[0], values[1:3], 1 + values[3:5], values[5:7]
+    rotation = jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
+    sheared = jnp.array([[1.0, shear[0]], [shear[1], 1.0]])
+    forward = rotation @ sheared @ jnp.diag(scale)
+    height, width, _ = image.shape
+    centre = jnp.array([(height - 1) / 2, (width - 1) / 2])
+    places = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), -1)
+    source = (places - centre - shift) @ jnp.linalg.inv(forward).T + centre
+    rows, columns = source[..., 0], source[..., 1]
+    sample = lambda channel: jax.scipy.ndimage.map_coordinates(  # noqa: E731
+        channel, [rows, columns], order=1, mode="nearest"
+    )
+    return jax.vmap(sample, in_axes=-1, out_axes=-1)(image)
+
+
 def check_flip(data: AnyData) -> None:
     """Check that data can be mirrored.
 

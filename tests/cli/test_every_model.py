@@ -78,6 +78,7 @@ RUNS: dict[str, tuple[str, str]] = {
     "regularization": ("grid25", VECTOR_GAN),
     "replay": ("grid25", f"{VECTOR_GAN} capacity=32"),
     "resnet_gan": ("digits", "latent_dim=4 channels=4,8 batch_size=16"),
+    "siamese": ("digits", "channels=4,8 latent_dim=4 batch_size=32"),
     "stacked": ("digits", "hidden=16,8 batch_size=16"),
     "tempered": ("grid25", f"{VECTOR_GAN} fade_steps=10"),
     "vae": ("digits", VAE),
@@ -91,7 +92,16 @@ RUNS: dict[str, tuple[str, str]] = {
     "wgan_gp": ("grid25", "latent_dim=4 hidden=8 batch_size=16 n_critic=2"),
 }
 # One of each kind; the others are slow tests.
-FAST = ("ar", "autoencoder", "cgan", "conditional-small", "ddpm-vectors", "gmm", "stacked")
+FAST = (
+    "ar",
+    "autoencoder",
+    "cgan",
+    "conditional-small",
+    "ddpm-vectors",
+    "gmm",
+    "siamese",
+    "stacked",
+)
 
 
 def test_every_model_is_here():
@@ -116,16 +126,20 @@ def test_train_preview_sample_evaluate_export(name, tmp_path, monkeypatch, capsy
     model, (data, words) = name.split("-")[0], RUNS[name]
     train = ["train", model, "--data", data, "--steps", "6", "--out", "run"]
     assert main([*train, *settings(words.split())]) == 0, capsys.readouterr().err
-    previews = sorted(Path("run/samples").glob("*.png"))
-    assert previews, "no picture was drawn"
+    run, num = trained.load("run"), 40
+    draws = hasattr(run.module, "sample") or hasattr(run.module, "reconstruct")
+    assert bool(sorted(Path("run/samples").glob("*.png"))) == draws
     assert "<html" in Path("run/report.html").read_text()
 
-    assert main(["sample", "run", "--out", "a.png"]) == 0, capsys.readouterr().err
+    picture = [] if draws else ["--embed", "pca"]
+    assert main(["sample", "run", "--out", "a.png", *picture]) == 0, capsys.readouterr().err
     assert main(["export", "run", "run.safetensors"]) == 0
-    assert main(["sample", "run.safetensors", "--out", "b.png"]) == 0
+    data_of_run = [] if draws else [*picture, "--data", f"{data}:test"]
+    assert main(["sample", "run.safetensors", "--out", "b.png", *data_of_run]) == 0
     np.testing.assert_array_equal(pixels(Path("a.png")), pixels(Path("b.png")))
+    if not draws:
+        return
 
-    run, num = trained.load("run"), 40
     metrics = ["--metrics", "nearest", "--num", str(num), "--json"]
     capsys.readouterr()
     assert main(["evaluate", "run", *metrics]) == 0, capsys.readouterr().err

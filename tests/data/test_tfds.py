@@ -4,6 +4,7 @@ import gzip
 import struct
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,3 +197,25 @@ def test_the_real_fashion_mnist_by_its_stock_name(tmp_path, monkeypatch):
         data, whole = load(f"tfds:fashion_mnist:{split}"), load(f"fashion:{split}")
         assert isinstance(data, Dataset) and isinstance(whole, Dataset)
         assert len(data) == num and _sorted(data.arrays) == _sorted(whole.arrays)
+
+
+def test_omniglots_characters_keep_their_alphabets():
+    """Of the labels that the set has, the character counts; its name has the alphabet's in it."""
+    import tensorflow_datasets as tfds
+
+    from gengen.data.tensorflow_datasets import _keys
+    from gengen.metrics import one_shot
+
+    builder: Any = tfds.builder_cls("omniglot")
+    features = tfds.features.FeaturesDict({
+        "image": tfds.features.Image(shape=(105, 105, 3)),
+        "alphabet": tfds.features.ClassLabel(names=["Greek", "Latin"]),
+        "alphabet_char_id": np.int64,
+        "label": tfds.features.ClassLabel(names=["Greek_0", "Greek_1", "Latin_0"]),
+    })  # fmt: skip
+    with tfds.testing.mock_data(num_examples=5):
+        own = tfds.builder("omniglot").info
+    assert set(own.features) == set(features) and builder.name == "omniglot"
+    assert _keys("tfds:omniglot", own) == ("image", "label")
+    names = features["label"].names
+    np.testing.assert_array_equal(one_shot.alphabets([2, 0, 1, 1], names), [1, 0, 0, 0])

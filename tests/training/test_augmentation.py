@@ -14,7 +14,7 @@ from gengen import loop, rng
 from gengen.cli import main
 from gengen.data import DataOptions, Dataset, open_data, to_batch
 from gengen.loop import Engine
-from gengen.training.augmentation import flip
+from gengen.training.augmentation import _warped, affine, flip
 from gengen.types import InputError, Method, TrainState
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (16, 4, 6, 1), dtype=np.uint8)
@@ -147,3 +147,38 @@ def test_augment_in_a_call_is_named_in_the_run_and_asked_for_on_resume(tmp_path)
         gengen.train("gan", IMAGES, out=out, steps=2, resume=True)
     with pytest.raises(InputError, match="engine.augment was 'brighter', now 'flip'"):
         gengen.train("gan", IMAGES, out=out, steps=2, resume=True, augment=flip)
+
+
+def test_an_affine_map_shifts_turns_and_scales():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 5, 2)), jnp.float32)
+    nothing = jnp.zeros(7)
+    np.testing.assert_allclose(_warped(x, nothing), x, atol=1e-6)
+    down = _warped(x, nothing.at[5].set(2.0))  # by two rows; the first one repeats at the edge
+    np.testing.assert_allclose(down[2:], x[:3], atol=1e-6)
+    np.testing.assert_allclose(down[0], x[0], atol=1e-6)
+    turned = _warped(x, nothing.at[0].set(jnp.pi / 2))
+    np.testing.assert_allclose(turned, np.rot90(x), atol=1e-5)
+    half = _warped(x, nothing.at[3].set(1.0))  # twice as high about the centre
+    np.testing.assert_allclose(half[2], x[2], atol=1e-6)
+    np.testing.assert_allclose(half[4], x[3], atol=1e-6)
+    sheared = _warped(x, nothing.at[2].set(1.0))  # columns move by the row's distance to the centre
+    np.testing.assert_allclose(sheared[3, 1:], x[3, :4], atol=1e-6)
+
+
+def test_affine_distorts_images_within_its_bounds_and_leaves_some():
+    key = jax.random.key(0)
+    x = np.random.default_rng(0).uniform(-1, 1, (400, 9, 9, 1)).astype(np.float32)
+    batch = {"image": jnp.asarray(x), "label": jnp.arange(400)}
+    out = affine(key, batch)
+    np.testing.assert_array_equal(out["label"], batch["label"])
+    same = (np.abs(np.asarray(out["image"]) - x) < 1e-6).all((1, 2, 3))
+    assert 0 <= same.mean() < 0.04  # 2⁻⁷ of them have no part of a map
+    assert np.abs(out["image"]).max() <= 1 + 1e-5
+    ramp = jnp.broadcast_to(jnp.arange(9.0)[None, :, None, None], (400, 9, 9, 1))
+    middle = np.asarray(affine(key, {"image": ramp})["image"])[:, 4, 4, 0]
+    # a shift up or down; or one to the side, with a rotation or a shear
+    assert np.abs(middle - 4).max() <= 2.9 and (middle != 4).mean() == pytest.approx(
+        0.6875, abs=0.1
+    )
+    other = affine(jax.random.key(1), batch)["image"]
+    assert not np.allclose(out["image"], other)

@@ -1,0 +1,1 @@
+"""Representations: embeddings of pairs, style and texture, views of codes."""
