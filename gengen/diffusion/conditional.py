@@ -87,14 +87,15 @@ class Config(ddpm.Config):
     def paper(cls) -> Self:
         """Return the network and training of classifier-free guidance on ImageNet, 64 × 64.
 
-        Differences: the paper's times are continuous, its variance interpolates between β and β̃,
-        its heads have 64 channels each, and its U-Net (Dhariwal & Nichol 2021) has a skip
-        connection after every block.
+        The network is that of Dhariwal & Nichol 2021 (2105.05233, table 11), of 296M parameters,
+        without the half of its outputs that is the variance. Differences: the paper's times are
+        continuous, and its variance interpolates between β and β̃.
         """
         return cls(
             shape=(64, 64, 3), T=1000, schedule="cosine", prediction="eps", variance="posterior",
             patch=1, channels=(192, 384, 576, 768), num_blocks=(3, 3, 3, 3),
-            attention=(8, 16, 32), num_heads=6, num_groups=32, dropout=0.1,
+            attention=(8, 16, 32), num_groups=32, dropout=0.1, skips="block", head_dim=64,
+            resample="block",
             batch_size=2048, learning_rate=3e-4, b2=0.999, warmup_steps=5000, decay_steps=0,
             ema_decay=0.9999, sampler="ddim", sample_steps=256, eta=1.0,
             num_classes=1000, condition_dropout=0.1, guidance=0.1, condition_image="",

@@ -28,8 +28,8 @@ def task_fields(task: Task) -> dict[str, Any]:
     fields["patch"] = patch_size(task.shape, 4 if tiny else 7 if cpu else 14)
     if not cpu:
         return fields | {
-            "num_blocks": (2, 2), "batch_size": 128, "learning_rate": 1e-3, "b2": 0.999,
-            "ema_decay": 0.999,
+            "num_blocks": (2, 2), "skips": "block", "batch_size": 128, "learning_rate": 1e-3,
+            "b2": 0.999, "ema_decay": 0.999,
         }  # fmt: skip
     if tiny:  # one level, which compiles quickly
         fields |= {"channels": (64,), "num_blocks": (2,)}

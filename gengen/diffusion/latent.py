@@ -68,17 +68,18 @@ class Config(conditional.Config):
     def paper(cls) -> Self:
         """Return the prior of LDM-4 on images of 256 × 256 pixels (the paper's table 12).
 
-        Differences: the paper's schedule is linear in √β, its heads have 32 channels each, its
-        U-Net has a skip connection after every block, and its codec is a larger network, trained
-        with perceptual and adversarial losses.
+        The network of the prior has 274M parameters, as in the table. Differences: the paper's
+        schedule is linear in √β, and its codec is a larger network, trained with perceptual and
+        adversarial losses.
         """
         return cls(
             shape=(256, 256, 3), T=1000, schedule="linear", beta_start=1.5, beta_end=19.5,
             prediction="eps", variance="posterior", patch=1, channels=(224, 448, 672, 896),
-            num_blocks=(2, 2, 2, 2), attention=(8, 16, 32), num_heads=7, num_groups=32,
+            num_blocks=(2, 2, 2, 2), attention=(8, 16, 32), num_groups=32, skips="block",
+            head_dim=32, time_scale=False,
             dropout=0.0, batch_size=48, learning_rate=9.6e-5, b2=0.999, warmup_steps=0,
             decay_steps=0, ema_decay=0.9999, sampler="ddim", sample_steps=200, eta=1.0,
-            num_classes=0, condition_image="", latent_shape=(), codec_channels=(128, 256),
+            num_classes=0, condition_image="", latent_shape=(64, 64, 3), codec_channels=(128, 256),
             likelihood="laplace", beta=1e-6, codec_learning_rate=1e-4,
         )  # fmt: skip
 

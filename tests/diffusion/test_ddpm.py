@@ -270,7 +270,7 @@ def test_the_papers_config_is_the_papers():
     settings = (cfg.schedule, cfg.prediction, cfg.sampler, cfg.variance, cfg.b2, cfg.decay_steps)
     assert settings == ("linear", "eps", "ancestral", "beta", 0.999, 0)
     like = traced(ddpm.method(cfg), Task(cfg.shape))
-    assert sum(leaf.size for leaf in jax.tree.leaves(like.params)) == 19_161_987
+    assert sum(leaf.size for leaf in jax.tree.leaves(like.params)) == 35_746_307
 
 
 @pytest.mark.parametrize("accelerator", [False, True])

@@ -43,8 +43,10 @@ def build(x, **options):
 @pytest.mark.parametrize(
     "shape, options",
     [
-        ((7, 7, 1), {}),  # halved to 4, grown to 8, cut to 7
-        ((6, 10, 3), {"channels": (8, 8, 16), "num_blocks": (1, 0, 2)}),
+        ((7, 7, 1), {"skips": "level"}),  # halved to 4, grown to 8, cut to 7
+        ((7, 7, 1), {}),
+        ((7, 7, 1), {"resample": "block"}),
+        ((6, 10, 3), {"skips": "level", "channels": (8, 8, 16), "num_blocks": (1, 0, 2)}),
         ((12, 12, 2), {"patch": 4}),
         ((8, 8, 1), {"attention": (4, 8), "num_heads": 2}),
         ((8, 8, 1), {"remat": True}),
@@ -60,10 +62,10 @@ def test_output_has_the_shape_of_the_input_in_float32(shape, options):
 
 
 @pytest.mark.parametrize("level", [0, 1])
-def test_each_skip_connection_is_used(level):
+def test_each_skip_connection_of_a_level_is_used(level):
     """With nothing coming up from below, a level on the way down is seen through its skip alone."""
     x = jax.random.normal(KEY, (2, 8, 8, 1))
-    apply, variables, t = build(x, channels=(8, 8, 8), num_blocks=(1, 1, 1))
+    apply, variables, t = build(x, channels=(8, 8, 8), num_blocks=(1, 1, 1), skips="level")
     below = variables["params"][f"Dense_{1 - level}"]  # Dense_0 goes up to level 1
     assert {*below} == {"kernel", "bias"}
     variables["params"][f"Dense_{1 - level}"] = jax.tree.map(jnp.zeros_like, below)
@@ -74,6 +76,48 @@ def test_each_skip_connection_is_used(level):
 
     gradient = jax.grad(of_block)(variables["params"][f"ResidualBlock_{level}"])
     assert max(np.abs(g).max() for g in jax.tree.leaves(gradient)) > 1e-4
+
+
+def test_every_block_has_a_skip_connection():
+    """The weights of a block's shortcut have a gradient where what they multiply is not 0.
+
+    On the way up a block's input is the features from below, then those of the skip connection.
+    """
+    x = jax.random.normal(KEY, (2, 8, 8, 1))
+    apply, variables, t = build(x, channels=(8, 16), num_blocks=(1, 2))
+    gradient = jax.grad(lambda v: jnp.sum(apply(v, x, t) ** 2))(variables)["params"]
+    # Down: 1 and 2 blocks; 2 in the middle; up: 3 and 2 blocks.
+    assert sum(name.startswith("ResidualBlock") for name in gradient) == 10
+    for i, (below, beside) in zip(range(5, 10), ((16, 16), (16, 16), (16, 8), (16, 8), (8, 8)),
+                                  strict=True):  # fmt: skip
+        shortcut = gradient[f"ResidualBlock_{i}"]["Dense_1"]["kernel"]
+        assert shortcut.shape[0] == below + beside
+        assert np.abs(shortcut[below:]).max(axis=1).min() > 1e-4, i
+
+
+def test_residual_blocks_may_halve_and_double():
+    x, t = jnp.zeros((1, 8, 8, 1)), jnp.ones(1, jnp.int32)
+    params = [jax.eval_shape(unet(x, resample=how).init, KEY, x, t)["params"]
+              for how in ("convolution", "block")]  # fmt: skip
+    blocks = [sum(name.startswith("ResidualBlock") for name in p) for p in params]
+    convolutions = [sum(name.startswith("Conv") for name in p) for p in params]
+    assert (blocks, convolutions) == ([8, 10], [4, 2])
+
+
+def test_heads_have_the_channels_that_are_asked_for():
+    x, t = jnp.zeros((1, 8, 8, 1)), jnp.ones(1, jnp.int32)
+    params = jax.eval_shape(unet(x, attention=(8,), head_dim=4).init, KEY, x, t)["params"]
+    queries = {name: layer["MultiHeadDotProductAttention_0"]["query"]["kernel"].shape
+               for name, layer in params.items() if name.startswith("AttentionBlock")}  # fmt: skip
+    assert sorted(queries.values()) == [(8, 2, 4)] * 3 + [(16, 4, 4)]  # down, up twice; the middle
+
+
+def test_the_time_may_be_added():
+    """Without a scale, features that the norm makes 0 are moved by the time all the same."""
+    x = jax.random.normal(KEY, (2, 8, 8, 1))
+    apply, variables, t = build(x, channels=(8,), num_blocks=(1,), time_scale=False)
+    assert variables["params"]["ResidualBlock_0"]["Dense_0"]["kernel"].shape == (32, 8)
+    assert np.abs(apply(variables, x, t + 5) - apply(variables, x, t)).max() > 1e-3
 
 
 def test_starts_at_zero_output():
@@ -107,11 +151,14 @@ def test_the_time_matters_and_examples_do_not_mix():
 def test_attention_is_where_asked():
     x, t = jnp.zeros((1, 8, 8, 1)), jnp.ones(1, jnp.int32)
 
-    def count(attention):
-        params = jax.eval_shape(unet(x, attention=attention).init, KEY, x, t)["params"]
+    def count(attention, skips):
+        net = unet(x, attention=attention, skips=skips)
+        params = jax.eval_shape(net.init, KEY, x, t)["params"]
         return sum(name.startswith("AttentionBlock") for name in params)
 
-    assert [count(a) for a in [(), (4,), (8,), (4, 8)]] == [0, 1, 2, 3]  # 8: down and up
+    assert [count(a, "level") for a in [(), (4,), (8,), (4, 8)]] == [0, 1, 2, 3]  # 8: down and up
+    # One in the middle; 1 block down and 2 up at each level.
+    assert [count(a, "block") for a in [(), (4,), (8,), (4, 8)]] == [1, 4, 4, 7]
 
 
 def test_attention_joins_every_position():
@@ -154,6 +201,8 @@ def test_what_cannot_work_is_refused():
         build(x, attention=(8,), num_heads=3)
     with pytest.raises(ValueError, match="shared by 5 groups"):
         build(x, num_groups=5)
+    with pytest.raises(ValueError, match="skips = 'all'; it must be one of"):
+        build(x, skips="all")
 
 
 def test_remat_changes_memory_and_nothing_else():

@@ -1,0 +1,108 @@
+"""`Config.paper()` is the paper's network: parameters are counted without making them."""
+
+import jax
+import numpy as np
+import pytest
+
+from gengen.contract import Task
+from gengen.diffusion import conditional, ddpm, latent
+from gengen.runs import config
+from gengen.types import Method
+
+
+def params(method: Method, shape: tuple[int, ...]):
+    name = "image" if len(shape) == 3 else "x"
+    batch = {name: np.zeros((2, *shape), np.float32), "label": np.zeros(2, np.int32)}
+    return jax.eval_shape(method.init, jax.random.key(0), batch).params
+
+
+def count(tree) -> int:
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+
+
+def unet(out, inputs, levels, blocks, attended, *, scale, resample_blocks, classes=0):
+    """Count a U-Net's parameters from its layers, as Ho et al. and Dhariwal & Nichol list them.
+
+    `levels` are channels, the finest first; `attended` the levels with attention.
+    """
+    time = 4 * levels[0]
+
+    def conv(a, b, size=3):
+        return size * size * a * b + b
+
+    def block(a, b):  # two norms, two convolutions, the time, a shortcut where channels change
+        shortcut = conv(a, b, 1) if a != b else 0
+        return 2 * a + conv(a, b) + (1 + scale) * (time + 1) * b + 2 * b + conv(b, b) + shortcut
+
+    def attention(c):  # a norm; queries, keys, values and outputs
+        return 2 * c + 4 * conv(c, c, 1)
+
+    change = block if resample_blocks else conv
+    total = (levels[0] + 1) * time + (time + 1) * time + classes * time + conv(inputs, levels[0])
+    h, skips, last = levels[0], [levels[0]], len(levels) - 1
+    for i, c in enumerate(levels):
+        for _ in range(blocks):
+            total += block(h, c) + (attention(c) if i in attended else 0)
+            h = c
+            skips.append(c)
+        if i < last:
+            total += change(c, c)
+            skips.append(c)
+    total += 2 * block(h, h) + attention(h)
+    for i in range(last, -1, -1):
+        c = levels[i]
+        for _ in range(blocks + 1):
+            total += block(h + skips.pop(), c) + (attention(c) if i in attended else 0)
+            h = c
+        total += change(c, c) if i else 0
+    return total + 2 * h + conv(h, out)
+
+
+def test_the_network_of_ddpm_has_the_papers_parameters():
+    """Ho et al., appendix B: 35.7 million for CIFAR-10."""
+    own = params(ddpm.method(ddpm.Config.paper()), (32, 32, 3))
+    wanted = unet(3, 3, (128, 256, 256, 256), 2, {1}, scale=False, resample_blocks=False)
+    assert count(own) == wanted
+    assert round(wanted / 1e6, 1) == 35.7
+    assert sum(name.startswith("AttentionBlock") for name in own) == 2 + 1 + 3
+    first_up = own["ResidualBlock_10"]["Conv_0"]["kernel"]  # after 8 blocks down and 2 between
+    assert first_up.shape == (3, 3, 512, 256)
+    assert "position" not in own
+
+
+def test_the_network_of_guidance_has_the_papers_parameters():
+    """Dhariwal & Nichol, table 11: 296 million for ImageNet 64×64, with the variance's outputs."""
+    own = params(conditional.method(conditional.Config.paper()), (64, 64, 3))
+    levels = (192, 384, 576, 768)
+    shape = dict(scale=True, resample_blocks=True, classes=1000)
+    assert count(own) == unet(3, 3, levels, 3, {1, 2, 3}, **shape)
+    assert round(unet(6, 3, levels, 3, {1, 2, 3}, **shape) / 1e6) == 296
+
+
+def test_the_prior_of_latent_diffusion_has_the_papers_parameters():
+    """Rombach et al., table 12: 274 million for LDM-4."""
+    prior = latent.stages(latent.Config.paper())[1].method
+    batch = {"x": np.zeros((2, 64, 64, 3), np.float32)}
+    own = jax.eval_shape(prior.init, jax.random.key(0), batch).params
+    wanted = unet(3, 3, (224, 448, 672, 896), 2, {1, 2, 3}, scale=False, resample_blocks=False)
+    assert count(own) == wanted
+    assert round(wanted / 1e6) == 274
+
+
+@pytest.mark.parametrize("module", [ddpm, conditional, latent])
+def test_a_run_from_before_the_papers_skip_connections_keeps_its_network(module):
+    """Its config.json has none of these fields, on whatever device it was trained."""
+    stored = config.describe(module, module.Config.for_task(_task(True)))["config"]
+    for name in ("skips", "head_dim", "time_scale", "resample"):
+        del stored[name]
+    cfg = config.from_json(module.Config, stored)
+    assert (cfg.skips, cfg.head_dim, cfg.time_scale) == ("level", 0, True)
+
+
+@pytest.mark.parametrize("accelerator, skips", [(False, "level"), (True, "block")])
+def test_accelerators_get_the_papers_skip_connections(accelerator, skips):
+    assert ddpm.Config.for_task(_task(accelerator)).skips == skips
+
+
+def _task(accelerator: bool) -> Task:
+    return Task((28, 28, 1), 10, 100, accelerator)
