@@ -73,6 +73,7 @@ class Config(ScheduledConfig):
     patch: int = 0  # side of the patches folded into channels, in pixels; 0: see `patch_size`
     channels: tuple[int, ...] = (64, 128)  # of each level of the U-Net
     num_blocks: tuple[int, ...] = (1, 2)  # residual blocks of each level
+    skips: str = "level"  # or "block", see `ddpm.Config`
     attention: tuple[int, ...] = ()  # resolutions with self-attention, in pixels
     num_heads: int = 4  # of attention
     num_groups: int = 8  # of group normalisation
@@ -98,7 +99,7 @@ class Config(ScheduledConfig):
         """
         return cls(
             shape=(32, 32, 3), patch=1, channels=(256, 512, 512, 512), num_blocks=(2, 2, 2, 2),
-            attention=(16,), num_heads=4, num_groups=32, dropout=0.0, batch_size=256,
+            skips="block", attention=(16,), num_heads=4, num_groups=32, dropout=0.0, batch_size=256,
             learning_rate=5e-4, b2=0.999, warmup_steps=45_000, decay_steps=391_000,
             lr_schedule="linear", decay_floor=0.0, clip_norm=1e9, ema_decay=0.9999, solver="rk4",
             sample_steps=140,
@@ -166,7 +167,7 @@ class Field(nn.Module):
         else:
             net = UNet(
                 cfg.shape[-1], cfg.channels, cfg.num_blocks, cfg.attention, cfg.num_heads,
-                cfg.num_groups, cfg.dropout, cfg.patch or patch_size(cfg.shape),
+                cfg.num_groups, cfg.dropout, cfg.patch or patch_size(cfg.shape), skips=cfg.skips,
             )  # fmt: skip
         return net(z, TIME_UNIT * t, train, label)
 
