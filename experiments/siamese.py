@@ -63,7 +63,7 @@ def of(name: str, seed: int, args: Settings, out: Path) -> dict[str, float]:
     """Return the one-shot accuracies of a data set with a seed's classes held out."""
     held = HELD_OUT[seed % len(HELD_OUT)]
     data, test = load(name), load(f"{name}:test")
-    cfg = siamese.Config(shape=data.shape, num_classes=80, loss="cosine", latent_dim=64,
+    cfg = siamese.Config(shape=data.shape, num_classes=56, loss="cosine", latent_dim=64,
                          batch_size=128, learning_rate=2e-3, decay_steps=args.steps)  # fmt: skip
     method = augmented(siamese.method(cfg), affine)
     folder = out / f"{name}-{seed}"
@@ -95,7 +95,7 @@ def rows(data: Dataset, classes: tuple[int, ...], *, inside: bool) -> Dataset:
 
 def turned(data: Dataset) -> Dataset:
     """Return the images under the eight symmetries of the square, each of them a class: 8k + i."""
-    x, y = data.arrays["image"], data.arrays["label"]
+    x, y = data.arrays["image"], np.unique(data.arrays["label"], return_inverse=True)[1]
     turns = [np.rot90(x, i, axes=(1, 2)) for i in range(4)]
     all_eight = turns + [image[:, :, ::-1] for image in turns]
     label = np.concatenate([8 * y + i for i in range(8)]).astype(np.int32)
