@@ -29,6 +29,7 @@ from gengen.gan import (
     replay,
     resnet_gan,
     tempered,
+    vae_gan,
     wgan,
     wgan_gp,
 )
@@ -301,6 +302,17 @@ CASES = {
     ),
     "tempered": Case(
         "tempered", tempered.Config(**GAN, fade_steps=10), tempered.method, tempered.sample
+    ),
+    "vae_gan": Case(
+        "vae_gan",
+        vae_gan.Config(**VAE, discriminator_channels=(4,), discriminator_hidden=(8,)),
+        vae_gan.method, vae_gan.sample,
+    ),
+    "vae_gan-fake": Case(
+        "vae_gan",
+        vae_gan.Config(shape=(4,), hidden=(8,), latent_shape=(2,), batch_size=16,
+                       discriminator_hidden=(8,), reconstructed="fake", feature_weight=1.0),
+        vae_gan.method, vae_gan.sample,
     ),
     "wgan": Case(
         "wgan",

@@ -82,6 +82,7 @@ RUNS: dict[str, tuple[str, str]] = {
     "stacked": ("digits", "hidden=16,8 batch_size=16"),
     "tempered": ("grid25", f"{VECTOR_GAN} fade_steps=10"),
     "vae": ("digits", VAE),
+    "vae_gan": ("digits", f"{VAE} discriminator_channels=4 discriminator_hidden=8"),
     "vqvae": ("digits", "channels=4,8 codebook_size=8 code_dim=4 batch_size=16"),
     "vqvae_prior": (
         "digits",
