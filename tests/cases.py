@@ -17,6 +17,7 @@ from gengen.diffusion import conditional, ddpm
 from gengen.flow import flow_gan, realnvp
 from gengen.flow_matching import flow_matching
 from gengen.gan import (
+    ali,
     cgan,
     cyclegan,
     dcgan,
@@ -302,6 +303,12 @@ CASES = {
     ),
     "tempered": Case(
         "tempered", tempered.Config(**GAN, fade_steps=10), tempered.method, tempered.sample
+    ),
+    "ali": Case(
+        "ali",
+        ali.Config(shape=(8, 8, 1), latent_dim=4, channels=(4, 8), discriminator_hidden=(8,),
+                   feature_dim=4, batch_size=16, r1=0.1),
+        ali.method, ali.sample,
     ),
     "vae_gan": Case(
         "vae_gan",

@@ -55,7 +55,6 @@ VOCABULARY = {
     "hidden": (SIZES, "units of each hidden layer of a perceptron"),
     "critic_hidden": (SIZES, "units of each hidden layer of the critic"),
     "discriminator_channels": (SIZES, "of each level of the discriminator"),
-    "discriminator_channels": (SIZES, "of each level of the discriminator, the finest first"),
     "discriminator_hidden": (SIZES, "units of each hidden layer of the discriminator"),
     "reverse_hidden": (SIZES, "units of each hidden layer of the reverse model"),
     "hidden_dim": (INT, "units of the hidden layers, all alike"),
@@ -164,6 +163,7 @@ VOCABULARY = {
     "direction": (STR, "of translation: ab or ba"),
     "likelihood_weight": (FLOAT, "of ln p, beside the game"),
     "feature_weight": (FLOAT, "of the squared distance of the discriminator's features"),
+    "feature_dim": (INT, "features of x, and of z, that a discriminator of pairs joins"),
     "reconstructed": (STR, "what reconstructions are to the discriminator"),
     # diffusion
     "T": (INT, "diffusion steps"),

@@ -21,6 +21,7 @@ VECTOR_GAN = "latent_dim=4 hidden=8 batch_size=16"
 RUNS: dict[str, tuple[str, str]] = {
     "adagan": ("grid25", "num_generators=2 latent_dim=2 hidden=8 batch_size=16"),
     "adversarial": ("digits", "hidden=16 discriminator_hidden=16 batch_size=16"),
+    "ali": ("digits", f"{GAN} discriminator_hidden=8 feature_dim=4"),
     "ar": ("moons", "order=1"),
     "autoencoder": ("digits", "channels=4,8 batch_size=16"),
     "cgan": ("digits", GAN),
