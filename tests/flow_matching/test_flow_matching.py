@@ -244,7 +244,7 @@ def test_the_log_prob_of_images_is_of_their_pixels():
     found = flow_matching.log_prob(cfg, {}, x, KEY, net=Still())
     width, middle = 2 / 256, 1 - 1 / 256
     want = 16 * (np.log(width) + stats.norm.logpdf(middle))
-    # The slope of ln p is 1: the mean of 16 uniform numbers in a level is off by 0.002 each at most.
+    # The slope of ln p is 1, so 16 uniform numbers in their levels are off by 0.002 each at most.
     np.testing.assert_allclose(found, want, atol=16 * 2e-3)
 
 
