@@ -1,12 +1,16 @@
-"""Conditional diffusion: asked for a class, a larger image, or colours; and a regressor beside it.
+"""Conditional diffusion on a class, a small image or a grey one, beside a regression network.
 
-Tasks: `class`, the share of 2,000 samples that the data's classifier takes for the class asked
-(floor: of held-out images), with the fid, by the guidance w; `small2` and `small4`, images from
-ones of half and a quarter of the side; `grey`, colours of the photographs' patches. Of the last
-three: the PSNR, of pixels in [-1, 1], of one draw, of the mean of 16, of cubic interpolation (grey:
-of the grey image itself), and of the regression E[x|y], which is x̂₀ at t = T: the mean of all draws
-too, if the network were perfect, and no image of the data's. How far draws differ is their
-deviation, a pixel, beside the data's.
+Tasks: `class`, the share of 2,000 samples that the data's classifier assigns to the class of their
+condition (floor: of held-out images), with the fid, by the guidance w; `small2` and `small4`,
+images from ones of half and a quarter of the side; `grey`, colours of the photographs' patches. Of
+the last three: the PSNR, of pixels in [-1, 1], of one sample, of the mean of 16, of x̂₀ at t = T, of
+a regression network, and of cubic interpolation (grey: of the grey image itself).
+
+The regression network has the same layers, optimiser, average of weights, steps and batches; its
+z and t are constants, and it minimises the squared error of x. It estimates E[x|y], whose error is
+the least possible. Samples are projected onto {x: Ax = y}; so that the comparison is fair, its
+output is reported both as it is and projected. In the task `class`, E[x|y] is the mean image of the
+class: its distance from the class means of the training data is measured.
 
     python experiments/conditional_images.py --task small4 --data fashion --results
 
@@ -46,9 +50,13 @@ from gengen.data import load
 from gengen.diffusion import conditional, ddpm
 from gengen.metrics import classifier
 from gengen.metrics.similarity import psnr
+from gengen.steps import descent, with_ema
+from gengen.steps import method as build
+from gengen.types import Method, check_shape
 
 GUIDANCE = (0.0, 0.5, 1.0, 3.0)
-GIVEN, DRAWS = 64, 16  # images that are asked for again, and how often
+GIVEN, DRAWS = 64, 16  # held-out images that are measured, and samples of each
+SHOWN = 5  # the class whose mean is pictured
 TASKS: dict[str, dict[str, Any]] = {
     "class": {"num_classes": 10},
     "small2": {"num_classes": 0, "condition_image": "small", "factor": 2},
@@ -76,7 +84,7 @@ class Settings(Args):
 
 
 def main(args: Settings) -> None:
-    """Train, ask, measure."""
+    """Train both networks, sample, measure."""
     if args.task not in TASKS:
         raise ValueError(f"task = {args.task!r}, but it is one of {', '.join(TASKS)}")
     name, data = f"conditional_{args.task}_{args.data}", first(load(args.data))
@@ -93,12 +101,49 @@ def main(args: Settings) -> None:
         cfg, variables = again(args.trained, conditional, args.data)
         shutil.copytree(args.trained, out)  # this directory is to tell it all
     cfg = dataclasses.replace(cfg, sample_steps=args.evaluations)
-    metrics = (by_class if args.task == "class" else by_image)(cfg, variables, out, args)
-    finish(name, out, metrics, args, pictures(args, "samples"))
+    regression = train(conditional, cfg, data, out / "regression", args, regressor(cfg)).variables
+    measured = by_class if args.task == "class" else by_image
+    metrics = measured(cfg, variables, regression, out, args)
+    shown = ("samples", "class_mean") if args.task == "class" else ("samples",)
+    finish(name, out, metrics, args, pictures(args, *shown))
 
 
-def by_class(cfg: conditional.Config, variables: Any, out: Any, args: Settings) -> dict[str, Any]:
-    """Are the classes right?"""
+# --- the regression network ----------------------------------------------------------------------
+
+
+def regressor(cfg: conditional.Config) -> Method:
+    """Return the method that trains the network of `cfg` to return E[x|y], by the squared error."""
+
+    def loss(params: Any, mutables: Any, key: Any, batch: Any):
+        x = check_shape(batch, cfg.shape)
+        labels, y = conditional.split_condition(cfg, conditional.condition_of(cfg, batch), len(x))
+        out = mean_given(cfg, params, conditional.one_hot(cfg, labels, len(x)), y, key)
+        return jnp.mean((out - x) ** 2), ({}, mutables)
+
+    step = descent(loss, ddpm.optimizer(cfg))
+    start = conditional.method(cfg).init
+    init = lambda key, batch: {"params": start(key, batch).params}  # noqa: E731
+    return build(init, with_ema(step, cfg.ema_decay))
+
+
+def mean_given(
+    cfg: conditional.Config, params: Any, labels: jax.Array, y: jax.Array | None, key: Any = None
+) -> jax.Array:
+    """Return the network's E[x|y]: [B, *shape]; in training, with a key, with dropout."""
+    planes, num = conditional.planes_of(cfg, y), len(labels)
+    z, t = jnp.zeros((num, *cfg.shape)), jnp.ones(num, jnp.int32)
+    net, is_training = conditional.Denoiser(cfg), key is not None
+    rngs = {"dropout": key} if is_training else None
+    return jnp.asarray(net.apply({"params": params}, z, t, labels, planes, is_training, rngs=rngs))
+
+
+# --- what is measured ----------------------------------------------------------------------------
+
+
+def by_class(
+    cfg: conditional.Config, variables: Any, regression: Any, out: Path, args: Settings
+) -> dict[str, Any]:
+    """Measure whether classes are right, and what a regression on the class returns."""
     held_out = first(load(f"{args.data}:test"), HELD_OUT[args.size])
     judge = classifier.load({"mnist5k": "mnist-v1", "fashion": "fashion-v1"}[args.data])
 
@@ -118,17 +163,42 @@ def by_class(cfg: conditional.Config, variables: Any, out: Any, args: Settings) 
         rows = 2.0 * drawn[:60].reshape(6, 10, *cfg.shape) / 255 - 1
         shown += [(f"guidance {w:g}", row) for row in rows]
     titled(out / "samples.png", shown)
-    return metrics
+    return metrics | of_a_class(cfg, variables, regression, out, args)
 
 
-def by_image(cfg: conditional.Config, variables: Any, out: Any, args: Settings) -> dict[str, Any]:
-    """Do draws explain what was given, differ, and average to the best guess?"""
+def of_a_class(
+    cfg: conditional.Config, variables: Any, regression: Any, out: Path, args: Settings
+) -> dict[str, Any]:
+    """Compare the regression network with the class means of the training data."""
+    data = first(load(args.data))
+    x, labels = images(data), data.arrays["label"]
+    means = np.stack([x[labels == k].mean(0) for k in range(cfg.num_classes)])
+    every = jnp.eye(cfg.num_classes)
+    guess = np.asarray(mean_given(cfg, regression["params"], every, None))
+    key, asked = jax.random.key(args.seed + 2), np.full(14, SHOWN)
+    samples = conditional.sample(cfg, variables, key, 14, condition=asked)
+    row = np.concatenate([means[SHOWN : SHOWN + 1], guess[SHOWN : SHOWN + 1], samples])
+    titled(out / "class_mean.png", [("class mean, regression, samples", row)])
+    rms = lambda a, b: {"value": float(np.sqrt(np.mean((a - b) ** 2)))}  # noqa: E731
+    return {
+        "RMSE, regression on the class from the class mean": rms(guess, means),
+        "RMSE, a training image from its class mean": rms(x, means[labels]),
+    }
+
+
+def by_image(
+    cfg: conditional.Config, variables: Any, regression: Any, out: Path, args: Settings
+) -> dict[str, Any]:
+    """Measure how near samples, their mean and the regression are, and how samples differ."""
     x = images(first(load(f"{args.data}:test")), GIVEN)
     y = np.asarray(conditional.measure(cfg, x))
     keys = jax.random.split(jax.random.key(args.seed + 1), DRAWS)
     draws = np.stack([conditional.sample(cfg, variables, k, GIVEN, condition=y) for k in keys])
     plain = np.asarray(plainly(cfg, y))
-    guess = np.asarray(regression(cfg, variables, y, keys[0]))
+    labels = conditional.one_hot(cfg, None, GIVEN)
+    mean = mean_given(cfg, regression["params"], labels, jnp.asarray(y))
+    projected = np.asarray(conditional.projected(conditional.operator(cfg), mean, jnp.asarray(y)))
+    at_T = np.asarray(first_guess(cfg, variables, y, keys[0]))
     missed = np.abs(np.asarray(conditional.measure(cfg, draws.reshape(-1, *cfg.shape)))
                     - np.tile(y, (DRAWS, 1, 1, 1)))  # fmt: skip
 
@@ -138,21 +208,23 @@ def by_image(cfg: conditional.Config, variables: Any, out: Any, args: Settings) 
     rows = {
         "images": x,
         "grey" if cfg.condition_image == "grey" else "cubic": plain,
-        "one draw": draws[0],
+        "one sample": draws[0],
         "another": draws[1],
         f"mean of {DRAWS}": draws.mean(0),
-        "regression": guess,
+        "regression, projected": projected,
     }
     titled(out / "samples.png", [(title, row[:16]) for title, row in rows.items()])
     return {
-        "PSNR, one draw": decibels(draws[0]),
-        f"PSNR, mean of {DRAWS} draws": decibels(draws.mean(0)),
-        "PSNR, regression": decibels(guess),
+        "PSNR, one sample": decibels(draws[0]),
+        f"PSNR, mean of {DRAWS} samples": decibels(draws.mean(0)),
+        "PSNR, regression": decibels(np.clip(np.asarray(mean), -1, 1)),
+        "PSNR, regression, projected": decibels(projected),
+        "PSNR, x̂₀ at t = T": decibels(at_T),
         "PSNR, grey" if cfg.condition_image == "grey" else "PSNR, cubic": decibels(plain),
-        "deviation of draws, a pixel": {
+        "standard deviation of samples, a pixel": {
             "value": float(draws.std(0, ddof=1).mean()), "floor": float(x.std(0).mean()),
         },
-        "largest miss of what was given, of 255 levels": {"value": 127.5 * missed.max()},
+        "largest difference from the measurement, of 255 levels": {"value": 127.5 * missed.max()},
     }  # fmt: skip
 
 
@@ -164,8 +236,8 @@ def plainly(cfg: conditional.Config, y: np.ndarray) -> jax.Array:
     return jnp.clip(jax.image.resize(y, shape, "cubic"), -1, 1)
 
 
-def regression(cfg: conditional.Config, variables: Any, y: np.ndarray, key: Any) -> jax.Array:
-    """E[x|y]: of pure noise, z_T, x̂₀ can only be that."""
+def first_guess(cfg: conditional.Config, variables: Any, y: np.ndarray, key: Any) -> jax.Array:
+    """Return x̂₀ of pure noise, at t = T: an estimate of E[x|y] by the diffusion model itself."""
     planes = conditional.planes_of(cfg, jnp.asarray(y))
     labels = conditional.one_hot(cfg, None, len(y))
     z, t = jax.random.normal(key, (len(y), *cfg.shape)), jnp.full(len(y), cfg.T)
@@ -179,7 +251,8 @@ def by_guidance(result: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
     """What `by_class` measured, by w: first how many classes are right, then the fid."""
     found: dict[str, list[dict[str, float]]] = {}
     for key, row in result["metrics"].items():
-        found.setdefault(key.partition(":")[0].removeprefix("guidance "), []).append(row)
+        if key.startswith("guidance"):
+            found.setdefault(key.partition(":")[0].removeprefix("guidance "), []).append(row)
     return found
 
 
@@ -201,13 +274,9 @@ def markdown(results: dict[str, dict[str, Any]]) -> list[str]:
             shown = [f"{100 * right[k]:.1f} %" for k in ("value", "floor")]
             classes.append([f"{data}, w = {w}", *shown, f"{fid['value']:.0f}"])
     head = [
-        "task, images",
-        "dB, one draw",
-        f"mean of {DRAWS}",
-        "regression",
-        "cubic (grey)",
-        "deviation",
-    ]
+        "task, images", "dB, one sample", f"mean of {DRAWS}", "regression",
+        "regression, projected", "x̂₀ at T", "cubic (grey)", "deviation",
+    ]  # fmt: skip
     return [*table(["images, guidance", "class right", "of real ones", "fid"], classes), "",
             *table(head, others)]  # fmt: skip
 
