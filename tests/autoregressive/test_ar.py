@@ -155,8 +155,9 @@ def test_what_cannot_work_is_refused(make, message):
 def test_yule_walker_divides_every_autocovariance_by_the_length():
     """So the matrix of autocovariances is positive definite, and the fit stable."""
     x = np.random.default_rng(4).normal(size=(3, 8)).astype(np.float32)
-    d = np.float64(x) - np.float64(x).mean()
-    gamma = [np.mean([series[: 8 - k] @ series[k:] / 8 for series in d]) for k in range(3)]
+    wide = x.astype(np.float64)
+    d = wide - wide.mean()
+    gamma = [np.mean(np.sum(d[:, : 8 - k] * d[:, k:], 1)) / 8 for k in range(3)]
     want = np.linalg.solve([gamma[:2], gamma[1::-1]], gamma[1:])
     found = ar.fit(ar.Config(shape=(8,), order=2, estimator="yule_walker"), x, KEY)["params"]
     np.testing.assert_allclose(found["phi"], want, rtol=1e-5)
