@@ -168,7 +168,7 @@ def test_least_squares_are_those_of_the_design_matrix(order):
     """[1, x_{t-1}, ..., x_{t-p}] row by row, solved by the normal equations in float64."""
     x = np.random.default_rng(2).normal(size=(2, 60)).cumsum(1).astype(np.float32)
     rows, targets = [], []
-    for series in np.float64(x):
+    for series in x.astype(np.float64):
         for t in range(order, 60):
             rows.append([1.0, *(series[t - i] for i in range(1, order + 1))])
             targets.append(series[t])
