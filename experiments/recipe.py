@@ -109,6 +109,7 @@ def train(
     out: Path,
     args: Args,
     model: Method | Sequence[Stage] | None = None,
+    dtype: str = "float32",
 ) -> Run:
     """Train a model for `args.steps` steps, or so many of each stage, in the run directory `out`.
 
@@ -119,6 +120,7 @@ def train(
         out: a new directory.
         args: steps and seed.
         model: the module's method; or another of its methods, or its stages.
+        dtype: that networks compute in.
 
     Returns:
         The trained model.
@@ -127,7 +129,7 @@ def train(
     steps = args.steps * (1 if isinstance(stages, Method) or not stages else len(stages))
     return gengen.train(
         module, data, config=cfg, method=model, steps=steps, out=out, seed=args.seed,
-        preview_every=max(1, steps // 5),
+        preview_every=max(1, steps // 5), engine={"dtype": dtype},
     )  # fmt: skip
 
 
