@@ -5,7 +5,7 @@ PY = .venv/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 WORKERS ?= 2
 
-.PHONY: help demo test slow long lint ci results faults mutants lock clean
+.PHONY: help demo test slow long newest lint ci results faults mutants lock clean
 
 help:  ## Print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ slow: .venv/.dev  ## Run the slow tests
 
 long: .venv/.dev  ## Evaluate every model, at its usual size
 	@$(PY) -m pytest -m long
+
+newest: .venv-newest/.dev  ## Fast tests on the newest versions, on Python >= 3.12, in .venv-newest
+	@.venv-newest/bin/python -m pytest -n $(WORKERS) --dist loadgroup
 
 lint: .venv/.dev  ## Check style, formatting and types
 	@$(PY) -m ruff check .
@@ -43,8 +46,8 @@ lock: .venv/.dev  ## Choose versions anew: constraints.txt, for every Python and
 		--upgrade --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 		--quiet pyproject.toml --output-file constraints.txt
 
-clean:  ## Remove .venv and caches, but no run
-	@rm -rf .venv .pytest_cache .ruff_cache
+clean:  ## Remove both environments and caches, but no run
+	@rm -rf .venv .venv-newest .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.core: pyproject.toml constraints.txt scripts/install.sh
@@ -52,3 +55,6 @@ clean:  ## Remove .venv and caches, but no run
 
 .venv/.dev: pyproject.toml constraints.txt scripts/install.sh
 	@sh scripts/install.sh '.[dev]' $@
+
+.venv-newest/.dev: pyproject.toml scripts/install.sh
+	@sh scripts/install.sh '.[dev]' $@ newest
