@@ -201,9 +201,14 @@ def _squares(x: Array, centers: Array, found: Array) -> Array:
     return jnp.sum((x - centers[found]) ** 2, axis=1)
 
 
+def _centers(variables: PyTree) -> Array:
+    """Return the centres [K, D]; those of a loaded run are NumPy arrays."""
+    return jnp.asarray(variables["params"]["centers"])
+
+
 def inertia(cfg: Config, variables: PyTree, x: ArrayLike) -> Array:
     """Return Σ_n min_k |x_n - m_k|² for x [N, *shape]: []. It is differentiable in x and m."""
-    data, centers = vectors(cfg.shape, x), variables["params"]["centers"]
+    data, centers = vectors(cfg.shape, x), _centers(variables)
     found = encode(cfg, variables, x)[:, 0]
     return _squares(data, centers, found).sum()
 
@@ -211,7 +216,7 @@ def inertia(cfg: Config, variables: PyTree, x: ArrayLike) -> Array:
 def encode(cfg: Config, variables: PyTree, x: ArrayLike, *, condition: PyTree = None) -> Array:
     """Return the index of the nearest centre for x [B, *shape]: int32 [B, 1]."""
     refuse_condition(condition)
-    centers = variables["params"]["centers"]
+    centers = _centers(variables)
     middle = centers.mean(0)  # for the same reason as in `fit`
     return labels(vectors(cfg.shape, x) - middle, centers - middle)[:, None]
 
@@ -220,7 +225,7 @@ def decode(cfg: Config, variables: PyTree, z: ArrayLike, *, condition: PyTree = 
     """Return the centres with indices z [B, 1]: [B, *shape]."""
     refuse_condition(condition)
     found = jnp.asarray(z).astype(jnp.int32)[:, 0]
-    return variables["params"]["centers"][found].reshape(-1, *cfg.shape)
+    return _centers(variables)[found].reshape(-1, *cfg.shape)
 
 
 def reconstruct(cfg: Config, variables: PyTree, x: ArrayLike, *, condition: PyTree = None) -> Array:
