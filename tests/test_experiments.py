@@ -26,6 +26,7 @@ SMALL = {
     "gan_images": ("--model", "cgan"),
     "inverse_images": ("--given", "2", "--draws", "2", "--evaluations", "2"),
     "latent_diffusion": ("--samples", "250", "--evaluations", "2"),
+    "latent_superresolution": ("--evaluations", "2"),
     "vae_fashion": ("--num", "20", "--samples", "250", "--seeds", "2"),
     "vqvae_prior": ("--data", "mnist5k", "--samples", "250"),
 }
@@ -79,6 +80,7 @@ def test_a_taken_directory_is_one_line(tmp_path):
 # Recipes of several results.
 SEVERAL = {
     "binary_likelihoods": ("binary_mnist5k", "binary_fashion"),
+    "latent_superresolution": ("latent_superresolution_mnist5k",),
     "realnvp_images": ("realnvp_mnist5k", "realnvp_fashion"),
 }
 
@@ -102,6 +104,7 @@ TABLES = {
     "ddpm_images.full_markdown": ("DIFFUSION.md", [f"ddpm_fashion_full{s}" for s in range(3)]),
     "inverse_images": ("DIFFUSION.md", ["inverse_mnist5k"]),
     "latent_diffusion": ("DIFFUSION.md", ["latent_mnist5k"]),
+    "latent_superresolution": ("DIFFUSION.md", ["latent_superresolution_mnist5k"]),
     "shared_denoiser": ("DIFFUSION.md", ["shared_denoiser"]),
     "dirac": ("GAN.md", ["dirac"]),
     "gan_images": (
@@ -119,7 +122,14 @@ TABLES = {
 
 
 @pytest.mark.parametrize(
-    "name", [*QUICK, *SLOW, *sorted(SMALL.keys() - TABLES.keys()), "exact_mixture"]
+    "name",
+    [
+        *QUICK,
+        *SLOW,
+        *sorted(SMALL.keys() - TABLES.keys()),
+        "exact_mixture",
+        "latent_superresolution",
+    ],
 )
 def test_headers_say_what_was_measured(recipe, name):
     """Word for word what results/NAME.json holds."""
@@ -127,6 +137,20 @@ def test_headers_say_what_was_measured(recipe, name):
     for result in SEVERAL.get(name) or (module.NAME,):
         found = json.loads((ROOT / "results" / f"{result}.json").read_text())
         assert recipe("recipe").lines(result, found) in module.__doc__
+
+
+@pytest.mark.parametrize("name", [n for n in TABLES if not n.startswith("conditional_images")])
+def test_headers_say_where_and_how_long_tables_were_measured(recipe, name):
+    """A line for each result, and below it some of its figures, word for word."""
+    module, _, _ = name.partition(".")
+    for source in TABLES[name][1]:
+        found = json.loads((ROOT / "results" / f"{source}.json").read_text())
+        head, _, *rows = recipe("recipe").lines(source, found).split("\n")
+        _, begin, after = recipe(module).__doc__.partition(head)
+        assert begin, f"{module} does not say: {head}"
+        stated = after.partition("Expected")[0].split("\n")
+        stated = [line for line in stated if line.startswith("    ")]
+        assert stated and {*stated} <= {*rows}
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -121,7 +121,9 @@ class Config(conditional.Config):
         if self.condition_image and small != map_shape(self)[:2]:
             raise InputError(
                 f"Config.factor = {self.factor} makes a small image {small} of an image "
-                f"{self.shape[:2]}; it must have the size of the latent map {map_shape(self)[:2]}"
+                f"{self.shape[:2]}; it must have the size of the latent map "
+                f"{map_shape(self)[:2]}: set factor to 2 to the number of codec_channels, and "
+                "take a number for which it divides the sides"
             )
         codec(self)
 

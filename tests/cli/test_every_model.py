@@ -54,6 +54,11 @@ RUNS: dict[str, tuple[str, str]] = {
         "latent_shape=2,2,2 codec_channels=4,4 channels=8 num_blocks=1 num_groups=4 T=8 "
         "batch_size=16",
     ),
+    "latent-small": (
+        "digits",
+        "latent_shape=2,2,2 codec_channels=4,4 channels=8 num_blocks=1 num_groups=4 T=8 "
+        "batch_size=16 condition_image=small factor=4",
+    ),
     "lsgan": ("digits", GAN),
     "made": ("digits", "hidden=8 batch_size=16"),
     "marginalized": ("digits", ""),

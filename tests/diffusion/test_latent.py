@@ -57,7 +57,8 @@ def test_the_prior_is_conditioned_on_the_small_image_of_its_latent():
     own = resident(prior.data(before, data))
     batch = to_batch(own.arrays, np.arange(8))
     np.testing.assert_allclose(batch["target"], conditional.measure(cfg, x[:8]), atol=1.01 / 255)
-    assert data_of(batch).shape == (8, 2, 2, 2)
+    code = vae.encode(latent.codec(cfg), before["codec"].variables, x[:8])
+    np.testing.assert_allclose(data_of(batch), code, atol=1e-5)  # of the same image
     state = prior.method.init(jax.random.key(0), batch)
     variables = {"codec": before["codec"].variables, "prior": state.variables}
     given = conditional.measure(cfg, x[:3])
