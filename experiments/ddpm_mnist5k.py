@@ -4,7 +4,14 @@ It uses the default Config: images folded into 7×7 patches of 16 channels, few 
 a CPU; a cosine schedule and v-prediction; Adam at 2e-3 with b2 = 0.99, decaying on a cosine; a
 short moving average; 50 evaluations of DDIM with all of its noise.
 
-Expected, as measured: see results/ddpm_mnist5k.json.
+Expected, as measured (results/ddpm_mnist5k.json), seed 0, two CPU cores, 139 s:
+
+    share the judge gives p ≥ 0.8                                          0.75  (real: 0.916)
+    smallest share of a class                                            0.0625  (real: 0.098)
+    mean distance to the nearest training digit                           5.206  (real: 4.847)
+    fid[mnist-v1]                                                         351.4  (real: 37.6)
+    precision[mnist-v1]                                                  0.7383  (real: 0.9453)
+    recall[mnist-v1]                                                     0.8984  (real: 0.968)
 """
 
 from __future__ import annotations

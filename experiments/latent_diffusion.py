@@ -4,9 +4,22 @@ Two models of the same images: `ddpm_images.py`'s of pixels, and the diffusion o
 codes. Each draws 1,000 samples in as many evaluations of its network, 50; the time is the median of
 five draws of 250, compiled, taking turns. Scores are of the data's own classifier's features,
 against training images (the first 10,000); the floor is that of held-out ones (the first 2,000).
-The codec's own error is what bounds the latent model: held-out images, encoded and decoded.
+The codec's own error is what bounds the latent model: held-out images, encoded and decoded. The
+codec has 2,000 train steps and its prior 4,000, the model of pixels 3,000.
 
     python experiments/latent_diffusion.py --data fashion --pixels runs/ddpm_fashion_steps --results
+
+Expected, as measured (results/latent_mnist5k.json), seed 0, two CPU cores, 594 s:
+
+    fid[mnist-v1], latent                                                 145.3  (real: 12.59)
+    kid[mnist-v1], latent                                                 507.6  (real: -44.49)
+    fid[mnist-v1], pixels                                                 196.3  (real: 12.59)
+    kid[mnist-v1], pixels                                                 695.9  (real: -44.49)
+    fid[mnist-v1], held-out images decoded                                13.03  (real: 12.59)
+    squared error of the codec, a pixel                                  0.0181
+    images a second, latent                                               156.3
+    images a second, pixels                                               45.25
+    pixels' time over latent's                                            3.455
 """
 
 from __future__ import annotations

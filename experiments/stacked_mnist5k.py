@@ -1,6 +1,8 @@
 """100 labels and 4,400 digits without: a stack pretrained layer by layer against random weights.
 
-The random start has as many fine-tuning steps as the whole stack has steps in all.
+The random start has as many fine-tuning steps as the whole stack has steps in all. There are no
+validation labels: both are scored at the last step. One seed; an accuracy on 500 digits has a
+standard error of 1.8 points, and the difference below is two of these.
 
 Expected, as measured (results/stacked_mnist5k.json), seed 0, two CPU cores, 47 s:
 

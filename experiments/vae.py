@@ -3,8 +3,9 @@
 Bernoulli likelihood, pixels drawn anew with their grey value as probability whenever an image is
 seen ("dynamic" binarisation, see gengen.vae.vae): nats per binary image, over all 500 held-out
 digits. Beside the prior's samples stand those of a Gaussian mixture fitted to the codes of training
-images (the aggregate posterior), and of the same network trained without the KL term, a plain
-autoencoder, whose decoder makes little of a random code. The pictures: two rows of samples of each
+images (the aggregate posterior; to the means of q(z|x)), and of the same network trained without
+the KL term, a plain autoencoder, whose decoder makes little of a code of N(0, I): its own codes are
+not of that scale, and no mixture is fitted to them. The pictures: two rows of samples of each
 of these three; reconstructions; ways between codes; codes by class; and digits that are partly
 unknown, each completed eight times (vae.impute).
 
