@@ -64,13 +64,14 @@ def main(args: Settings) -> None:
     """Train both models, sample, measure."""
     name = f"latent_superresolution_{args.data}"
     data, out = first(load(args.data)), directory(args, name)
-    shared = words(args.steps, "small") | {"sample_steps": args.evaluations}
+    shared: dict[str, Any] = words(args.steps, "small") | {"sample_steps": args.evaluations}
     shared |= {"shape": data.shape, "consistent": False, **TASKS["small4"]}
     pixels = conditional.Config(**shared)
-    codes = latent.Config(**shared | {
+    own: dict[str, Any] = shared | {
         "patch": 1, "channels": (64,), "num_blocks": (4,), "latent_shape": (7, 7, 4),
         "codec_channels": (32, 64), "prior_share": 1.0,
-    })  # fmt: skip
+    }  # fmt: skip
+    codes = latent.Config(**own)
     models = {
         "latent": (latent, codes, train(latent, codes, data, out, args).variables),
         "pixels": (
@@ -94,8 +95,8 @@ def measured(models: dict[str, Any], out: Path, args: Settings) -> dict[str, dic
     }
     metrics = {f"PSNR, {title}": decibels(guess, x) for title, guess in guesses.items()}
     shown = [("images", x), *guesses.items()]
-    for title, model in models.items():
-        drawn = draws(*model, y, args.seed)
+    for title, (module, own, trained) in models.items():
+        drawn = draws(module, own, trained, y, args.seed)
         metrics |= figures(title, cfg, drawn, x, y)
         shown += [(f"{title}, one sample", drawn[0]), (f"{title}, another", drawn[1])]
     metrics["difference of two images' small images, of 255 levels"] = levels(y, np.roll(y, 1, 0))
