@@ -12,6 +12,7 @@ can do besides is what it defines, always under these names and with these param
     encode(cfg, variables, x, *, condition=None)               latents [B, ...]
     decode(cfg, variables, z, *, condition=None)               [B, *shape]
     reconstruct(cfg, variables, x, *, condition=None)          [B, *shape]
+    impute(cfg, variables, x, mask, key, *, condition=None)    x, filled in where mask is false
     translate(cfg, variables, x, key, *, condition=None)       images x as those of the other kind
     with_direction(cfg, direction)                             a Config that translates that way
     condition_of(cfg, batch)                                   the condition, from a batch; or None

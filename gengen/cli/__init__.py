@@ -128,6 +128,8 @@ class Sample:
     """Classes to sample, in turn, from models that are conditioned on one: --classes Trouser 3."""
     interpolate: bool = False
     """Draw decoded codes on straight ways between those of real examples, a row a pair."""
+    spherical: bool = False
+    """Of --interpolate: along great circles, not straight."""
     traverse: bool = False
     """Draw an example, one dimension of its code at a time moved: those that vary most."""
     manifold: bool = False
@@ -136,6 +138,12 @@ class Sample:
     """Draw real examples, and under them what comes back of their codes."""
     embed: Literal["pca", "mds", "tsne"] | None = None
     """Draw codes of real examples as points, a colour a class."""
+    attribute: Annotated[str | None, arg(metavar="NAME=STRENGTH")] = None
+    """Draw real examples with ever more of an attribute: slant, thickness, or a class of the data.
+    STRENGTH times its vector is added to the code, subtracted if below 0."""
+    impute: Annotated[str | None, arg(metavar="KNOWN")] = None
+    """Draw real examples of which a part is known and the rest is filled in. KNOWN: top, bottom,
+    left, right, or an image file, white where pixels are known."""
     data: Annotated[str | None, default("the run's, held out if there is such a part")] = None
     """The real examples, for pictures of codes and for models that are conditioned on an image: as
     in `gengen train --data`."""

@@ -1,7 +1,8 @@
-"""`gengen sample --interpolate`, `--traverse`, `--manifold`, `--reconstruct`, `--embed`.
+"""`gengen sample --interpolate`, `--traverse`, `--attribute`, `--impute` and their like.
 
 Pictures of codes, of every model whose module has what they need: `encode`, `decode`,
-`reconstruct` (see `gengen.contract`). Conditioned models get the condition of the examples.
+`reconstruct`, `impute` (see `gengen.contract`). Conditioned models get the condition of the
+examples.
 """
 
 from __future__ import annotations
@@ -9,20 +10,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gengen.cli.given import read
 from gengen.contract import rows_of
 from gengen.data import DataOptions, open_data
 from gengen.errors import InputError
+from gengen.metrics.attributes import ATTRIBUTES
 from gengen.runs import conditions
 from gengen.runs.trained import Run
-from gengen.types import Batch, PyTree, data_of
+from gengen.types import Batch, PyTree, Shape, data_of
 from gengen.viz import latent
-from gengen.viz.grid import picture
+from gengen.viz.grid import grid, picture
 
 if TYPE_CHECKING:
     from gengen.cli import Sample
@@ -32,6 +36,9 @@ LOOKED_AT = 500  # examples whose codes say how far codes go
 PRIOR_DRAWS = 10_000  # whose percentiles lay out a manifold
 FAR = 3.0  # standard deviations to each side of a traversal
 PERPLEXITY = 30.0
+STRENGTHS = 8  # images of a row of an attribute, from strength 0 to the one asked for
+IMPUTATIONS = 4  # of each example
+HALVES = ("top", "bottom", "left", "right")
 
 
 class Picture(NamedTuple):
@@ -46,9 +53,11 @@ def asked(args: Sample) -> str | None:
     """Which picture of codes the options ask for, if any.
 
     Raises:
-        InputError: for two of them.
+        InputError: for two of them, or for `--spherical` without `--interpolate`.
     """
     names = [name for name in PICTURES if getattr(args, name)]
+    if args.spherical and not args.interpolate:
+        raise InputError("--spherical is of --interpolate: add it")
     if len(names) > 1:
         raise InputError(f"--{names[0]} and --{names[1]}: one picture at a time")
     return names[0] if names else None
@@ -85,12 +94,12 @@ class Codes:
             data = open_data(spec, options)
         return data.name, conditions.some(data, num, self.args.seed), data.classes
 
-    def images(self, num: int) -> tuple[str, Batch]:
-        """`num` examples, which are images."""
-        name, batch, _ = self.examples(num)
+    def images(self, num: int) -> tuple[str, Batch, tuple[str, ...] | None]:
+        """`num` examples, which are images: their set, they, and their classes."""
+        name, batch, classes = self.examples(num)
         if "image" not in batch:
             raise InputError(f"--{self.picture} draws images, but {name} are vectors: try --embed")
-        return name, batch
+        return name, batch, classes
 
     def condition(self, batch: Batch) -> PyTree:
         """The condition that the model takes from these examples; None if it takes none."""
@@ -125,6 +134,11 @@ class Codes:
         z = self.encode(batch)
         return self.decode(z.shape[1:], batch)(z)
 
+    def impute(self, x: np.ndarray, mask: np.ndarray, condition: PyTree) -> np.ndarray:
+        """Images [N, *shape] with pixels filled in where `mask` [H, W, 1] is false."""
+        key = jax.random.key(self.args.seed)
+        return self._in_chunks("impute", x, condition, lambda i: (mask, jax.random.fold_in(key, i)))
+
     def prior(self, num: int) -> np.ndarray | None:
         """Samples of p(z), if the model has one: [num, *code]."""
         sample_prior = getattr(self.trained.module, "sample_prior", None)
@@ -132,22 +146,32 @@ class Codes:
             return None
         return np.asarray(sample_prior(self.trained.cfg, jax.random.key(self.args.seed), num))
 
-    def _in_chunks(self, name: str, x: Any, condition: PyTree) -> np.ndarray:
-        """The module's function `name` of an array, some rows at a time."""
+    def _in_chunks(
+        self, name: str, x: Any, condition: PyTree, more: Callable[[int], tuple] = lambda i: ()
+    ) -> np.ndarray:
+        """The module's function `name` of an array, some rows at a time.
+
+        Args:
+            name: of the function.
+            x: its first array.
+            condition: of all rows.
+            more: the index of the first of some rows → the arguments that follow them.
+        """
         module, cfg, variables, *_ = self.trained
         function = getattr(module, name, None)
         if function is None:
-            raise InputError(
-                f"--{self.picture}: {self.trained.name} has no {name}; "
-                "gengen.autoencoder and gengen.vae have models with codes"
-            )
+            cure = "gengen.autoencoder and gengen.vae have models with codes"
+            if name == "impute":
+                cure = "vae and ppca fill in missing pixels"
+            raise InputError(f"--{self.picture}: {self.trained.name} has no {name}; {cure}")
         net = {} if self.trained.net is None else {"net": self.trained.net}
         parts = []
         for i in range(0, len(x), CHUNK):
             own = net
             if condition is not None:
                 own = net | {"condition": rows_of(condition, slice(i, i + CHUNK))}
-            parts.append(np.asarray(function(cfg, variables, jnp.asarray(x[i : i + CHUNK]), **own)))
+            some = jnp.asarray(x[i : i + CHUNK])
+            parts.append(np.asarray(function(cfg, variables, some, *more(i), **own)))
         return np.concatenate(parts)
 
 
@@ -165,20 +189,21 @@ def _flat(z: np.ndarray) -> np.ndarray:
 def interpolations(args: Sample, codes: Codes) -> Picture:
     """A row for each pair of examples, from the one to the other."""
     num = args.num or 8
-    name, batch = codes.images(2 * num)
+    name, batch, _ = codes.images(2 * num)
     z = codes.encode(batch)
     num = len(z) // 2
     if not num:
         raise InputError(f"--interpolate goes from example to example, but {name} has one")
     start, end = _flat(z)[:num], _flat(z)[num : 2 * num]
     decode = codes.decode(z.shape[1:], _first_rows(batch, num))
-    drawn = latent.interpolations(decode, start, end)
-    return Picture(drawn, 2, f"{num} ways between examples of {name}")
+    drawn = latent.interpolations(decode, start, end, spherical=args.spherical)
+    along = ", along great circles" if args.spherical else ""
+    return Picture(drawn, 2, f"{num} ways between examples of {name}{along}")
 
 
 def traversals(args: Sample, codes: Codes) -> Picture:
     """An example, one dimension of its code at a time moved: those that vary most in the data."""
-    name, batch = codes.images(LOOKED_AT)
+    name, batch, _ = codes.images(LOOKED_AT)
     z = codes.encode(batch)
     flat = _flat(z)
     spread = flat.std(0)
@@ -197,7 +222,7 @@ def traversals(args: Sample, codes: Codes) -> Picture:
 def manifold(args: Sample, codes: Codes) -> Picture:
     """A plane of codes at percentiles of the prior or, without one, of the data's codes."""
     z, name = codes.prior(PRIOR_DRAWS), "the prior"
-    source, batch = codes.images(LOOKED_AT)
+    source, batch, _ = codes.images(LOOKED_AT)
     if z is None:
         z, name = codes.encode(batch), f"the codes of {source}"
     if z.shape[1:] != (2,):
@@ -235,10 +260,86 @@ def embedding(args: Sample, codes: Codes) -> Picture:
     return Picture(drawn, 1, f"the codes of {len(z)} examples of {name}")
 
 
+def edits(args: Sample, codes: Codes) -> Picture:
+    """A row for each example: the attribute's vector is added to its code, more in each column."""
+    wanted, strength = _strength(str(args.attribute))
+    name, batch, classes = codes.images(LOOKED_AT)
+    has = _has(wanted, batch, classes)
+    z = codes.encode(batch)
+    vector = latent.attribute(_flat(z), has)
+    num = min(args.num or 8, len(z))
+    drawn = latent.arithmetic(
+        codes.decode(z.shape[1:], _first_rows(batch, num)),
+        _flat(z)[:num],
+        vector,
+        np.linspace(0, strength, STRENGTHS).tolist(),
+    )
+    return Picture(drawn, 2, f"{num} examples of {name}, with 0 to {strength:g} of {wanted} added")
+
+
+def _strength(text: str) -> tuple[str, float]:
+    """The attribute and the strength of NAME=STRENGTH."""
+    name, _, number = text.rpartition("=")
+    try:
+        strength = float(number)
+    except ValueError:
+        strength = math.nan
+    if not name or not math.isfinite(strength):
+        raise InputError(f"--attribute {text}: write NAME=STRENGTH, such as slant=1.5 or slant=-1")
+    return name, strength
+
+
+def _has(name: str, batch: Batch, classes: tuple[str, ...] | None) -> np.ndarray:
+    """Which examples have the attribute: more of it than the median has, or the class: [N]."""
+    if name in ATTRIBUTES:
+        values = ATTRIBUTES[name](np.asarray(batch["image"]))
+        return values > np.median(values)
+    named = list(classes or ()) if "label" in batch else []
+    if name not in named:
+        raise InputError(
+            f"--attribute {name}: no such attribute; known: {', '.join([*ATTRIBUTES, *named])}"
+        )
+    return np.asarray(batch["label"]) == named.index(name)
+
+
+def imputations(args: Sample, codes: Codes) -> Picture:
+    """A row for each example: what is known of it, ways to fill in the rest, and the example."""
+    name, batch, _ = codes.images(args.num or 8)
+    x = np.asarray(data_of(batch))
+    mask = _known(str(args.impute), x.shape[1:])
+    given, times = np.where(mask, x, 0), IMPUTATIONS
+    condition = conditions.repeated(codes.condition(batch), times)
+    filled = codes.impute(np.repeat(given, times, axis=0), mask, condition)
+    filled = filled.reshape(len(x), times, *x.shape[1:])
+    rows = np.concatenate([given[:, None], filled, x[:, None]], axis=1)
+    drawn = grid(np.clip(rows, -1, 1).reshape(-1, *x.shape[1:]), times + 2)
+    caption = f"{len(x)} examples of {name}: what is known, {times} imputations, the example"
+    return Picture(drawn, 2, caption)
+
+
+def _known(where: str, shape: Shape) -> np.ndarray:
+    """Which pixels are known, [H, W, 1]: a half, or where the image file of that name is white."""
+    height, width, _ = shape
+    if where not in HALVES:
+        if not Path(where).is_file():
+            raise InputError(f"--impute {where}: neither {', '.join(HALVES)} nor an image file")
+        return read(Path(where), (height, width, 1)) > 0
+    down, right = np.mgrid[:height, :width]
+    halves = {
+        "top": down < height // 2,
+        "bottom": down >= height // 2,
+        "left": right < width // 2,
+        "right": right >= width // 2,
+    }
+    return halves[where][..., None]
+
+
 PICTURES: dict[str, Callable[[Sample, Codes], Picture]] = {
     "interpolate": interpolations,
     "traverse": traversals,
     "manifold": manifold,
     "reconstruct": reconstructions,
     "embed": embedding,
+    "attribute": edits,
+    "impute": imputations,
 }

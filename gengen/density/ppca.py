@@ -10,7 +10,8 @@ is largest at
     σ² = Σ_{j>k} λ_j / (D-k),    W = U_k (Λ_k - σ²I)^½
 
 up to a rotation of z, and the posterior is z|x ~ N(M⁻¹Wᵀ(x-μ), σ²M⁻¹), M = WᵀW + σ²I. A VAE with
-linear networks has the same optimum.
+linear networks has the same optimum. If only some entries of x are known, the posterior is the same
+with their rows of W alone, which gives p(missing | known).
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ from gengen.contract import BaseConfig, Task, refuse_condition, require_num
 from gengen.contract import unconditional as condition_of
 from gengen.distributions import LN_2PI
 from gengen.types import Array, InputError, Key, PyTree, Shape, check_shape
+from gengen.vae.imputation import check_mask
 
 __all__ = [
-    "Config", "condition_of", "decode", "encode", "fit", "log_prob", "reconstruct", "sample",
+    "Config", "condition_of", "decode", "encode", "fit", "impute", "log_prob", "reconstruct",
+    "sample",
 ]  # fmt: skip
 
 LOG_PROB = "exact"
@@ -180,6 +183,40 @@ def sample(
     x = decode(cfg, variables, rng.normal(z_key, (num, cfg.latent_dim)))
     x = x + jnp.sqrt(variables["params"]["variance"]) * rng.normal(noise_key, x.shape)
     return jnp.clip(x, -1, 1) if len(cfg.shape) == 3 else x
+
+
+def impute(
+    cfg: Config, variables: PyTree, x: ArrayLike, mask: ArrayLike, key: Key, *,
+    condition: PyTree = None, mean: bool = False,
+) -> Array:  # fmt: skip
+    """Fill in missing parts of x by the Gaussian p(missing | known): [B, *shape].
+
+    Args:
+        cfg: of the model.
+        variables: fitted.
+        x: [B, *shape]; missing values may be any finite number.
+        mask: broadcasts to the shape of x; true where x is known. Known values are kept.
+        key: of the samples.
+        condition: None, as the model is unconditional.
+        mean: whether to fill in E[missing | known] rather than a sample. Samples of images are
+            clipped to [-1, 1].
+    """
+    refuse_condition(condition)
+    p, d = variables["params"], _centred(cfg, variables, x)
+    x = jnp.asarray(x)
+    mask = jnp.broadcast_to(check_mask(mask, x.shape), x.shape)
+    known, variance = mask.reshape(d.shape), p["variance"]
+    M = jnp.einsum("dk,bd,dl->bkl", p["W"], known, p["W"]) + variance * jnp.eye(cfg.latent_dim)
+    L = jnp.linalg.cholesky(M)
+    z = jax.scipy.linalg.cho_solve((L, True), ((d * known) @ p["W"])[..., None])[..., 0]
+    if mean:
+        return jnp.where(mask, x, decode(cfg, variables, z))
+    z_key, noise_key = jax.random.split(key)
+    eps = rng.normal(z_key, z.shape)[..., None]
+    z += jnp.sqrt(variance) * jax.scipy.linalg.solve_triangular(L, eps, trans=1, lower=True)[..., 0]
+    out = decode(cfg, variables, z) + jnp.sqrt(variance) * rng.normal(noise_key, x.shape)
+    out = jnp.clip(out, -1, 1) if len(cfg.shape) == 3 else out
+    return jnp.where(mask, x, out)
 
 
 def _centred(cfg: Config, variables: PyTree, x: ArrayLike) -> Array:

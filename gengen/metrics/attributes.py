@@ -64,3 +64,6 @@ def _ink(images: ArrayLike) -> np.ndarray:
     if x.ndim != 4:
         raise InputError(f"images have shape {x.shape}; they must be [N, H, W, C]")
     return (x.mean(-1) + 1) / 2
+
+
+ATTRIBUTES = {"slant": slant, "thickness": stroke_thickness}

@@ -10,6 +10,7 @@ from gengen.cli import latent as pictures
 from gengen.cli import main
 from gengen.data import batch_indices, load, to_batch
 from gengen.gan import cgan
+from gengen.metrics import attributes
 from gengen.runs import trained
 from gengen.viz import latent
 from tests.processes import settings
@@ -110,6 +111,83 @@ def test_interpolations_begin_and_end_at_reconstructions(model, runs, tmp_path, 
         for column, k in ((0, i), (9, i + 3)):
             got = cell(seen, i, column).astype(int)
             np.testing.assert_allclose(got, pixels(out[k]), atol=1)
+
+
+def test_a_spherical_way_is_round(runs, tmp_path, capsys):
+    """At a third of the way: a third of the angle, and of the difference of lengths."""
+    run = runs("vae")
+    seen, said = draw(tmp_path, capsys, run, "--interpolate", "--spherical", "--num", 2)
+    straight, _ = draw(tmp_path, capsys, run, "--interpolate", "--num", 2)
+    assert "great circles" in said and (seen != straight).any()
+    x, m = held_out(4)["image"], opened(run)
+    z = np.asarray(m.module.encode(m.cfg, m.variables, x), np.float64)
+    for row, (a, b) in enumerate(zip(z[:2], z[2:], strict=True)):
+        la, lb = np.linalg.norm(a), np.linalg.norm(b)
+        angle, t = np.arccos(a @ b / la / lb), 3 / 9
+        way = (np.sin((1 - t) * angle) * a / la + np.sin(t * angle) * b / lb) / np.sin(angle)
+        code = jnp.asarray(way * ((1 - t) * la + t * lb), jnp.float32)[None]
+        want = pixels(m.module.decode(m.cfg, m.variables, code)[0])
+        np.testing.assert_allclose(cell(seen, row, 3).astype(int), want, atol=1)
+
+
+@pytest.mark.parametrize("name, strength", [("slant", -2.5), ("thickness", 3.0), ("7", 2.0)])
+def test_an_attribute_is_added_to_codes(name, strength, runs, tmp_path, capsys):
+    run = runs("ppca")
+    seen, said = draw(tmp_path, capsys, run, "--attribute", f"{name}={strength}", "--num", 3)
+    assert f"3 examples of digits:test, with 0 to {strength:g} of {name} added" in said
+    m, batch = opened(run), held_out(pictures.LOOKED_AT)
+    x = np.asarray(batch["image"])
+    if name in attributes.ATTRIBUTES:
+        value = attributes.ATTRIBUTES[name](x)
+        has = value > np.median(value)
+    else:
+        has = np.asarray(batch["label"]) == int(name)
+    z = np.asarray(m.module.encode(m.cfg, m.variables, x), np.float64)
+    vector = z[has].mean(0) - z[~has].mean(0)
+    for row in range(3):
+        for column in (0, 7):
+            code = jnp.asarray(z[row] + strength * column / 7 * vector, jnp.float32)[None]
+            want = pixels(np.clip(m.module.decode(m.cfg, m.variables, code)[0], -1, 1))
+            np.testing.assert_allclose(cell(seen, row, column).astype(int), want, atol=1)
+
+
+@pytest.mark.parametrize("model", ["vae", "ppca"])
+@pytest.mark.parametrize("known", ["top", "bottom", "left", "right", "mask"])
+def test_the_unknown_part_is_filled_in(model, known, runs, tmp_path, capsys):
+    mask = np.zeros((8, 8), bool)
+    part = {"top": np.s_[:4], "bottom": np.s_[4:], "left": np.s_[:, :4], "right": np.s_[:, 4:]}
+    mask[part.get(known, np.s_[2:5, 1:7])] = True
+    where = known
+    if known == "mask":
+        where = tmp_path / "mask.png"
+        Image.fromarray(np.uint8(255 * mask)).save(where)
+    seen, said = draw(tmp_path, capsys, runs(model), "--impute", where, "--num", 2, "--seed", 3)
+    assert "2 examples of digits:test" in said
+    x = held_out(2, seed=3)["image"]
+    for row in range(2):
+        truth, given = pixels(x[row]), cell(seen, row, 0)
+        np.testing.assert_array_equal(cell(seen, row, 5), truth)
+        np.testing.assert_array_equal(given[mask], truth[mask])
+        np.testing.assert_array_equal(given[~mask], 128)
+        filled = [cell(seen, row, column) for column in range(1, 5)]
+        for each in filled:
+            np.testing.assert_array_equal(each[mask], truth[mask])
+            assert (each[~mask] != 128).any() and (each[~mask] != truth[~mask]).any()
+        assert (filled[0] != filled[1]).any()
+
+
+def test_imputations_are_the_model_s_own(runs, tmp_path, capsys):
+    """What is unknown does not enter."""
+    seen, _ = draw(tmp_path, capsys, runs("vae"), "--impute", "left", "--num", 2, "--seed", 1)
+    m, x = opened(runs("vae")), held_out(2, seed=1)["image"]
+    mask = np.arange(8)[None, :, None] < 4
+    key = jax.random.fold_in(jax.random.key(1), 0)
+    given = jnp.repeat(jnp.where(mask, x, 0), 4, axis=0)
+    want = np.asarray(m.module.impute(m.cfg, m.variables, given, mask, key)).reshape(2, 4, 8, 8, 1)
+    for row in range(2):
+        for i in range(4):
+            got = cell(seen, row, 1 + i).astype(int)
+            np.testing.assert_allclose(got, pixels(want[row, i]), atol=1)
 
 
 def test_an_exported_file_draws_as_its_run(runs, tmp_path, capsys):
@@ -220,6 +298,15 @@ def spy(sample, asked):
     [
         ("vae", "--interpolate --embed pca", "one picture at a time"),
         ("vae", "--interpolate --num 0", "--num 0"),
+        ("vae", "--spherical", "--spherical is of --interpolate"),
+        ("vae", "--impute top --attribute slant=1", "one picture at a time"),
+        ("vae", "--impute up", "--impute up: neither top, bottom, left, right nor an image file"),
+        ("autoencoder", "--impute top", "autoencoder has no impute; vae and ppca"),
+        ("marginalized", "--attribute slant=1", "marginalized has no encode"),
+        ("vae", "--attribute smile=1", "known: slant, thickness, 0, 1, 2"),
+        ("vae", "--attribute slant", "NAME=STRENGTH"),
+        ("vae", "--attribute slant=far", "NAME=STRENGTH"),
+        ("gmm", "--impute top", "are vectors"),
         ("vae", "--interpolate --out x.npz", "must end in .png"),
         ("vae", "--data digits", "say how"),
         ("vae", "--reconstruct --data mnist5k", "Config.shape"),

@@ -71,6 +71,43 @@ def test_the_posterior_is_that_of_the_joint_gaussian():
     np.testing.assert_allclose(ppca.reconstruct(CFG, variables, x), decoded, atol=1e-4)
 
 
+def conditional(variables, x, known):
+    """Mean and covariance of the missing entries of x, of the joint Gaussian in float64."""
+    C, mean = covariance(variables), np.asarray(variables["params"]["mean"], np.float64)
+    A = C[np.ix_(~known, known)] @ np.linalg.inv(C[np.ix_(known, known)])
+    cov = C[np.ix_(~known, ~known)] - A @ C[np.ix_(known, ~known)]
+    return mean[~known] + A @ (np.float64(x) - mean)[known], cov
+
+
+def test_imputation_is_the_conditional_gaussian():
+    variables, x = ppca.fit(CFG, data(), KEY), data(4)
+    masks = np.array([[1, 0, 1, 1, 0], [0, 1, 0, 0, 1], [0, 0, 0, 0, 0], [1, 1, 1, 1, 0]], bool)
+    given = np.where(masks, x, 7)  # which nobody may look at
+    mean = np.asarray(ppca.impute(CFG, variables, given, masks, KEY, mean=True))
+    for row, known, got in zip(x, masks, mean, strict=True):
+        np.testing.assert_allclose(got[~known], conditional(variables, row, known)[0], atol=1e-4)
+        np.testing.assert_array_equal(got[known], row[known])
+
+    num, known = 20_000, masks[0]
+    drawn = np.asarray(ppca.impute(CFG, variables, np.tile(given[:1], (num, 1)), known, KEY))
+    np.testing.assert_array_equal(drawn[:, known], np.tile(x[:1, known], (num, 1)))
+    want, cov = conditional(variables, x[0], known)
+    # 5 standard errors: a deviation / √num of the mean, √(2/num) of a variance.
+    scale = cov.diagonal().max()
+    np.testing.assert_allclose(drawn[:, ~known].mean(0), want, atol=5 * (scale / num) ** 0.5)
+    found = np.cov(drawn[:, ~known].T.astype(np.float64))
+    np.testing.assert_allclose(found, cov, atol=5 * (2 / num) ** 0.5 * scale)
+
+
+def test_imputed_images_are_clipped():
+    cfg = ppca.Config(shape=(1, 5, 1), latent_dim=2)
+    variables = ppca.fit(cfg, data().reshape(-1, 1, 5, 1), KEY)
+    x, mask = data(8).reshape(-1, 1, 5, 1), np.array([1, 1, 0, 0, 0], bool)[:, None]
+    out = np.asarray(ppca.impute(cfg, variables, x, mask, KEY))
+    assert out.shape == x.shape and np.abs(out[:, :, 2:]).max() <= 1
+    np.testing.assert_array_equal(out[:, :, :2], x[:, :, :2])
+
+
 def test_samples_have_the_fitted_moments():
     variables = ppca.fit(CFG, data(), KEY)
     x = np.asarray(ppca.sample(CFG, variables, KEY, 20_000), np.float64)
