@@ -198,6 +198,26 @@ def test_at_t_many_networks_are_those_of_the_times(recipe):
         np.testing.assert_allclose(own, together[t - 1], atol=1e-5)
 
 
+def test_a_regression_on_the_class_returns_the_mean_of_the_class(recipe):
+    """By the squared error the best answer to a label is the mean of all that have it."""
+    import jax.numpy as jnp
+
+    from gengen.diffusion import conditional
+    from tests.training import train
+
+    regression = recipe("conditional_images")
+    cfg = conditional.Config(shape=(2,), num_classes=2, hidden_dim=16, learning_rate=1e-2,
+                             decay_steps=300, warmup_steps=10, ema_decay=0.9)  # fmt: skip
+    y = np.arange(12, dtype=np.int32) % 2
+    x = np.random.default_rng(0).normal(np.where(y[:, None], 1.0, -0.5), 0.5, (12, 2))
+    batch = {"x": x.astype(np.float32), "label": y}
+    state = train(regression.regressor(cfg), batch, 300)
+    found = regression.mean_given(cfg, state.variables["params"], jnp.eye(2), None)
+    means = np.stack([x[y == k].mean(0) for k in range(2)])
+    assert np.abs(means[0] - means[1]).min() > 0.5
+    np.testing.assert_allclose(found, means, atol=0.01)  # Adam's last steps are of 2 % of 1e-2
+
+
 @pytest.mark.slow
 def test_modes_are_counted_and_runs_that_were_done_are_kept(tmp_path):
     out = tmp_path / "runs"
