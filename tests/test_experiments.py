@@ -14,9 +14,9 @@ from tests.processes import for_few_steps
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "experiments"
-QUICK = ("gmm_mouse",)
+QUICK = ("ar", "gmm_mouse")
 SLOW = (
-    "aae_mnist5k", "autoencoder_mnist5k", "beta_vae", "cvae", "denoising_mnist5k",
+    "aae_mnist5k", "attributes", "autoencoder_mnist5k", "beta_vae", "cvae", "denoising_mnist5k",
     "domain_adaptation", "photographs", "realnvp_images", "stacked_mnist5k", "vae", "vqvae",
     "why_gans_fail",
 )  # fmt: skip
@@ -283,6 +283,51 @@ def test_no_other_linear_filter_beats_wieners(recipe):
     for _ in range(20):  # a change of 1e-2 costs at least σ² 1e-4; float32 errs by 1e-6 squared
         change = draw.normal(size=(6, 6))
         assert cost(W + 1e-2 * change / np.linalg.norm(change)) > cost(W)
+
+
+def test_an_attribute_is_more_than_the_median_of_the_class(recipe):
+    values, labels = np.array([1, 2, 3, 10, 30, 20.0]), np.array([0, 0, 0, 1, 1, 1])
+    has = recipe("attributes").above_median(values, labels)
+    np.testing.assert_array_equal(has, [0, 0, 1, 0, 1, 0])
+
+
+def test_changes_of_an_attribute_are_counted(recipe):
+    slant = np.array([[0, 5], [1, 4], [2, 6], [3, 7], [6, 10.0]])  # of two digits, by strength
+    kept = np.array([[0, 0], [1, 0], [1, 1], [1, 1], [1, 0]], bool)
+    found = {"slant": slant, "thickness": 2 * slant}, kept
+    random = [
+        ({"slant": np.array([[0, 0], [c, c + 2.0]]), "thickness": np.ones((2, 2))}, kept[3:])
+        for c in (1, -5)
+    ]
+    rows = {k: row["value"] for k, row in recipe("attributes").rows("slant", found, random).items()}
+    assert rows["slant: change, -2 vectors"] == -1.5 and rows["slant: change, 2 vectors"] == 4
+    assert rows["slant: class kept, 0 vectors"] == 1 and rows["slant: class kept, 2 vectors"] == 0.5
+    assert rows["slant: share of digits in which it grows with each vector"] == 0.5
+    assert rows["slant: change of thickness, 2 vectors"] == 8
+    assert rows["slant: size of the change, 2 random vectors"] == 3  # |2| and |-4|
+    assert rows["slant: class kept, 2 random vectors"] == 0.5
+
+
+def test_the_period_of_a_damped_wave(recipe):
+    """x_t = r^t cos(2πt/T) solves x_t = 2r cos(2π/T) x_{t-1} - r² x_{t-2}."""
+    phi = np.array([2 * 0.8 * np.cos(2 * np.pi / 11), -(0.8**2)])
+    np.testing.assert_allclose(recipe("ar").period(phi), 11)
+
+
+def test_forecasts_are_of_what_is_not_known(recipe):
+    """Of x_t = 2 x_{t-1} - x_{t-2}, a straight line, each is exact."""
+    recipe = recipe("ar")
+    cfg = recipe.ar.Config(shape=(5,), order=2)
+    variables = {"params": {"c": 0.0, "phi": np.array([2.0, -1.0]), "variance": 1.0}}
+    x = 3.0 * np.arange(9)
+    for years in (1, 3):
+        mean, _, truth = recipe.rolling(cfg, variables, x, 5, years)
+        np.testing.assert_allclose(mean, x[4 + years :])
+        np.testing.assert_array_equal(truth, mean)
+        x_changed = np.where(np.arange(9) < 5, x, 0)  # the first forecast knows nothing later
+        np.testing.assert_allclose(
+            recipe.rolling(cfg, variables, x_changed, 5, years)[0][0], mean[0]
+        )
 
 
 def test_parts_are_renamed_for_the_best(recipe):
