@@ -332,6 +332,13 @@ CASES = {
         wgan.Config(shape=(2,), hidden=(16, 16), latent_dim=4, critic_batch_size=8, n_critic=2),
         wgan.method, wgan.sample,
     ),
+    # Its second step is inside a longer phase of the critic, and so is a resume after the first.
+    "wgan-long": Case(
+        "wgan",
+        wgan.Config(shape=(2,), hidden=(8,), latent_dim=4, critic_batch_size=8, n_critic=2,
+                    long_n_critic=4),
+        wgan.method, wgan.sample,
+    ),
 }  # fmt: skip
 
 # Models that are fitted at once: data, and what to set.

@@ -144,6 +144,7 @@ VOCABULARY = {
     # games
     "loss": (STR, "which loss"),
     "n_critic": (INT, "steps of the critic for each of the generator"),
+    "long_n_critic": (INT, "n_critic of the generator's first steps, and of some later ones"),
     "a": (FLOAT, "LSGAN's target for D on samples"),
     "b": (FLOAT, "LSGAN's target for D on data"),
     "c": (FLOAT, "LSGAN's target of the generator for D on samples"),

@@ -180,15 +180,13 @@ def instance_noise(sigma: float, steps: int = 0, noise: Noise = rng.normal) -> T
 # --- consensus -----------------------------------------------------------------------------------
 
 
-def consensus(losses: Mapping[str, Loss], gamma: float) -> dict[str, Loss]:
-    """Return losses with γ/2 ‖v‖² added, v being the gradients of all players' own losses.
+def squared_field(losses: Mapping[str, Loss]) -> Callable[[PyTree, PyTree, Key, Batch], Array]:
+    """Return (params, mutables, key, batch) -> ‖v‖², v being the gradients of all players' losses.
 
-    ‖v‖² is 0 only at equilibria; its gradient turns a rotating field inwards. The metrics of each
-    loss stay, and `field` is ‖v‖². v is that of the whole batch, on any number of devices.
+    v is that of the whole batch, on any number of devices. All losses get the same key.
 
     Args:
-        losses: of each player, by its name among the parameters.
-        gamma: γ.
+        losses: what each player minimises, by its name among the parameters.
     """
 
     def square(params: PyTree, mutables: PyTree, key: Key, batch: Batch) -> Array:
@@ -202,6 +200,22 @@ def consensus(losses: Mapping[str, Loss], gamma: float) -> dict[str, Loss]:
             v = mean_over_replicas(jax.grad(of_one)(params[name]))
             total += optax.tree.norm(v, squared=True)
         return total
+
+    return square
+
+
+def consensus(losses: Mapping[str, Loss], gamma: float) -> dict[str, Loss]:
+    """Return losses with γ/2 ‖v‖² added, v being the gradients of all players' own losses.
+
+    ‖v‖² is 0 only at equilibria; its gradient turns a rotating field inwards. The metrics of each
+    loss stay, and `field` is ‖v‖². `gengen.gan.simultaneous.descend` moves all players at once, and
+    takes v only once.
+
+    Args:
+        losses: what each player minimises, by its name among the parameters.
+        gamma: γ.
+    """
+    square = squared_field(losses)
 
     def with_consensus(loss: Loss) -> Loss:
         def total(params: PyTree, mutables: PyTree, key: Key, batch: Batch):

@@ -14,6 +14,10 @@ for some K; the generator g minimises the gap that is left. Algorithm 1:
 So one train step uses n_critic · m examples, which is `Config.batch_size`. `critic_loss` is the
 gap, an estimate of K · W₁ that falls as samples get better.
 
+The authors' code, unlike Algorithm 1, trains the critic for 100 steps instead of 5 before each of
+the generator's first 25 steps and before every 500th: `long_n_critic = 100`. A train step still
+takes n_critic · m fresh examples. The generator waits until it has had 20 of them.
+
 The model is a `Game` like the others, and can be combined with any penalty and transform.
 
 Example:
@@ -35,6 +39,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
@@ -45,11 +50,13 @@ from gengen.gan import networks
 from gengen.gan.game import GENERATOR, Game, Losses, Networks, play, with_networks
 from gengen.optim import ScheduledConfig, ascend, clip_weights, learning_rate
 from gengen.steps import Loss
-from gengen.types import Array, Batch, Key, Method, PyTree, Shape
+from gengen.types import Array, Batch, InputError, Key, Method, PyTree, Shape
 
 __all__ = ["Config", "algorithm_1", "condition_of", "game", "method", "sample", "wasserstein"]
 
 CRITIC = "critic"  # the name of the player among the parameters
+# Steps of the generator with a long phase of the critic: the first ones, and every so-many-th.
+FIRST, EVERY = 25, 500
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,9 @@ class Config(ScheduledConfig):
     shape: Shape = (28, 28, 1)  # of one example: (H, W, C) in [-1, 1], or (D,)
     critic_batch_size: int = 32  # examples per step of the critic: m
     n_critic: int = 5  # steps of the critic for each of the generator
+    # Steps of the critic for each of the generator's first 25, and for every 500th: a multiple of
+    # n_critic. 0: n_critic, as for all others.
+    long_n_critic: int = 0
     weight_clip: float = 0.01  # largest absolute weight of the critic: c
     learning_rate: float = 2e-4  # of RMSProp, for both players
     latent_dim: int = 64  # dimensions of z ~ N(0, I)
@@ -75,7 +85,8 @@ class Config(ScheduledConfig):
     def paper(cls) -> Self:
         """Return Algorithm 1 with its constants, for DCGAN-sized networks on 64×64 images.
 
-        The paper's generator has transposed convolutions, and its critic batch norm.
+        The paper's generator has transposed convolutions, and its critic batch norm. Algorithm 1
+        has no longer phases of the critic: `long_n_critic` is 0; it is 100 in the authors' code.
         """
         return cls(
             shape=(64, 64, 3), critic_batch_size=64, n_critic=5, weight_clip=0.01,
@@ -104,6 +115,11 @@ class Config(ScheduledConfig):
         networks.check_data_shape(self.shape)
         for name in ("critic_batch_size", "n_critic", "weight_clip", "learning_rate", "latent_dim"):
             networks.require_positive(name, getattr(self, name))
+        if self.long_n_critic < 0 or self.long_n_critic % self.n_critic:
+            raise InputError(
+                f"Config.long_n_critic = {self.long_n_critic}; it must be 0, or a multiple of "
+                f"n_critic = {self.n_critic}"
+            )
 
 
 def wasserstein() -> Losses:
@@ -138,13 +154,31 @@ def _other_keys(key: Key, num: int) -> list[Key]:
     return [jax.random.fold_in(key, 2**31 + i) for i in range(num)]
 
 
+def generator_moves(step: ArrayLike, length: int) -> Array:
+    """Return whether the generator moves in a train step, bool [].
+
+    It moves in the last of the train steps that belong to each of its steps. These are `length` for
+    its steps 0, ..., 24 and 500, 1000, 1500, ..., else one.
+
+    Args:
+        step: number of the train step, from 0.
+        length: train steps in a long phase of the critic, at least 1.
+    """
+    since_first = jnp.asarray(step) - FIRST * length
+    since_500th = since_first - (EVERY - FIRST)
+    in_period = since_500th % (length + EVERY - 1)
+    later = (since_500th < 0) | (in_period >= length - 1)
+    return jnp.where(since_first < 0, (since_first + 1) % length == 0, later)
+
+
 def method(
     cfg: Config, tx: optax.GradientTransformation | None = None, net: Networks | None = None
 ) -> Method:
     """Return Algorithm 1.
 
     Metrics: `critic_loss`, the gap E f(x) - E f(g(z)) that the critic maximises, as a mean over its
-    steps; `generator_loss`, -E f(g(z)); the others of `gengen.gan.game.play`.
+    steps; `generator_loss`, -E f(g(z)); the others of `gengen.gan.game.play`. Where the generator
+    waits (`long_n_critic`), its loss and gradient are still measured.
 
     Args:
         cfg: of the model.
@@ -157,6 +191,11 @@ def method(
         for updates in (1, cfg.n_critic)
     )
     critic_tx = optax.chain(ascend(rmsprop), clip_weights(cfg.weight_clip))
+    if cfg.long_n_critic:
+        length = cfg.long_n_critic // cfg.n_critic
+        generator_tx = optax.transforms.conditionally_mask(
+            generator_tx, lambda step, **_: generator_moves(step, length)
+        )
     wgan = game(cfg, net)
     losses = algorithm_1(wgan, cfg.n_critic)
     return play(wgan, critic_tx, generator_tx, n_critic=cfg.n_critic, losses=losses)

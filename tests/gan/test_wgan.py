@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
@@ -176,10 +177,51 @@ def test_learns_a_shifted_gaussian():
     assert np.linalg.norm(np.mean(np.asarray(x), 0) - [3, -1]) < 0.5
 
 
+def test_the_critic_trains_longer_before_the_first_steps_and_every_500th():
+    """Steps of the critic for each of the generator, counted, are those of the authors' loop."""
+    cfg = wgan.Config(
+        shape=(2,), hidden=(4,), latent_dim=2, critic_batch_size=2, n_critic=2, long_n_critic=6
+    )
+    wanted = [6 if g < 25 or g % 500 == 0 else 2 for g in range(1010)]
+    method = wgan.method(cfg, optax.adam(1e-3))
+    x = points(4 * sum(wanted) // 2).reshape(-1, 4, 2)  # 4 examples in each train step
+
+    @jax.jit
+    def run(state):
+        def body(state, x):
+            new, _ = method.train_step(jax.random.key(1), state, {"x": x})
+            counts = [optax.tree.get(new.opt_state[p], "count") for p in ("critic", "generator")]
+            moved = [
+                jnp.any(ravel_pytree(new.params[p])[0] != ravel_pytree(state.params[p])[0])
+                for p in ("critic", "generator")
+            ]
+            return new, jnp.stack([*counts, *moved])
+
+        return jax.lax.scan(body, state, x)[1]
+
+    critic, generator, _, moved = np.asarray(run(method.init(jax.random.key(0), {"x": x[0]}))).T
+    assert generator[-1] == 1010
+    at_moves = critic[np.diff(generator, prepend=0) == 1]
+    np.testing.assert_array_equal(np.diff(at_moves, prepend=0), wanted)
+    # And the parameters move in these train steps alone; a critic of four units may be flat.
+    due = np.diff(generator, prepend=0) == 1
+    assert not moved[~due].any() and moved[due].mean() > 0.5
+
+
+def test_every_step_is_alike_without_longer_phases():
+    """With 0 the optimiser's state is that of old runs."""
+    kinds = [type(leaf).__name__ for leaf in jax.tree.leaves(
+        jax.eval_shape(wgan.method(CFG).init, jax.random.key(0), {"x": points(48)}).opt_state,
+        is_leaf=lambda s: isinstance(s, optax.transforms.ConditionallyMaskState),
+    )]  # fmt: skip
+    assert "ConditionallyMaskState" not in kinds
+
+
 def test_config_counts_what_a_step_eats():
     assert wgan.Config(critic_batch_size=6, n_critic=3).batch_size == 18
     paper = wgan.Config.paper()  # Algorithm 1
     assert (paper.batch_size, paper.weight_clip, paper.learning_rate) == (64 * 5, 0.01, 5e-5)
+    assert paper.long_n_critic == 0
 
 
 def test_a_batch_that_cannot_be_split_is_refused():
@@ -194,6 +236,8 @@ def test_a_batch_that_cannot_be_split_is_refused():
     [
         (dict(weight_clip=0.0), "Config.weight_clip"),
         (dict(n_critic=0), "Config.n_critic"),
+        (dict(long_n_critic=10), "multiple of n_critic = 3"),
+        (dict(long_n_critic=-3), "Config.long_n_critic"),
         (dict(shape=(4, 4)), "Config.shape"),
         (dict(critic_batch_size=0), "Config.critic_batch_size"),
     ],
