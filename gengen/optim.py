@@ -18,6 +18,7 @@ from gengen.rng import AXIS, axis_is_bound
 from gengen.types import InputError, PyTree
 
 SCHEDULES = ("constant", "cosine", "linear")
+OPTIMIZERS = ("adam", "adagrad", "rmsprop", "sgd")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,54 @@ class ScheduledConfig(BaseConfig):
     decay_floor: float = 0.0  # last learning rate of the decay, as a fraction of learning_rate
 
 
+@dataclass(frozen=True)
+class OptimizerConfig(ScheduledConfig):
+    """Base of Configs that name their optimiser: what papers before Adam train by."""
+
+    optimizer: str = "adam"  # or "adagrad", "rmsprop", "sgd"
+    momentum: float = 0.0  # of SGD: decay of the sum of gradients, per step
+    drop_steps: tuple[int, ...] = ()  # train steps at which learning rates fall to a tenth
+
+
+def optimizer(
+    cfg: Any,
+    peak: float | None = None,
+    updates: int = 1,
+    momentum: float | None = None,
+    b1: float = 0.9,
+    b2: float | None = None,
+) -> optax.GradientTransformation:
+    """Return the optimiser that a Config names.
+
+    Args:
+        cfg: an `OptimizerConfig` with a `learning_rate`.
+        peak: see `learning_rate`.
+        updates: see `learning_rate`.
+        momentum: of SGD; None: `cfg.momentum`.
+        b1: of Adam.
+        b2: of Adam, or the decay of RMSProp; None: 0.999 or 0.9.
+
+    Raises:
+        InputError: for an unknown name, or momentum of another optimiser than SGD.
+    """
+    if cfg.optimizer not in OPTIMIZERS:
+        raise InputError(f"Config.optimizer = {cfg.optimizer!r}; it must be one of {OPTIMIZERS}")
+    momentum = cfg.momentum if momentum is None else momentum
+    if momentum and cfg.optimizer != "sgd":
+        raise InputError(
+            f"momentum = {momentum} is of optimizer = 'sgd', but Config.optimizer = "
+            f"{cfg.optimizer!r}"
+        )
+    rate = learning_rate(cfg, peak, updates)
+    if cfg.optimizer == "adagrad":  # Duchi et al. 2011: the sum of squares starts at 0
+        return optax.adagrad(rate, initial_accumulator_value=0.0)
+    if cfg.optimizer == "rmsprop":
+        return optax.rmsprop(rate, decay=0.9 if b2 is None else b2)
+    if cfg.optimizer == "sgd":
+        return optax.sgd(rate, momentum or None)
+    return optax.adam(rate, b1=b1, b2=0.999 if b2 is None else b2)
+
+
 def learning_rate(cfg: Any, peak: float | None = None, updates: int = 1) -> float | optax.Schedule:
     """Return the learning rate of a Config, as optax's optimisers take it.
 
@@ -50,13 +99,16 @@ def learning_rate(cfg: Any, peak: float | None = None, updates: int = 1) -> floa
         InputError: for fields that contradict each other.
     """
     top: float = cfg.learning_rate if peak is None else peak
+    drops = {updates * step: 0.1 for step in getattr(cfg, "drop_steps", ())}
     shape = cfg.lr_schedule or ("cosine" if cfg.decay_steps else "constant")
     _check_schedule(cfg, shape)
     warmup, length = updates * cfg.warmup_steps, updates * (cfg.decay_steps - cfg.warmup_steps)
     if shape == "constant":
-        if not warmup:
+        if not warmup and not drops:
             return top
-        rate = optax.constant_schedule(top)
+        # Steps of the rate after warm-up count from its end.
+        after = {step - warmup: factor for step, factor in drops.items()}
+        rate = optax.piecewise_constant_schedule(top, after)
     elif shape == "cosine":
         rate = optax.cosine_decay_schedule(top, length, cfg.decay_floor)
     else:
@@ -67,7 +119,13 @@ def learning_rate(cfg: Any, peak: float | None = None, updates: int = 1) -> floa
 
 
 def _check_schedule(cfg: Any, shape: str) -> None:
-    """Check the fields of a `ScheduledConfig`."""
+    """Check the fields of a `ScheduledConfig`, and the drops of an `OptimizerConfig`."""
+    drops = getattr(cfg, "drop_steps", ())
+    if drops and (shape != "constant" or min(drops) <= cfg.warmup_steps):
+        raise InputError(
+            f"Config.drop_steps = {drops}; the steps must be after warmup_steps = "
+            f"{cfg.warmup_steps}, with lr_schedule = 'constant', not {shape!r}"
+        )
     if shape not in SCHEDULES:
         raise InputError(
             f"Config.lr_schedule = {shape!r}; it must be one of {', '.join(SCHEDULES)}"

@@ -1,14 +1,19 @@
 """`Config.paper()` is the paper's network: parameters are counted without making them."""
 
+from itertools import pairwise
+
 import jax
 import numpy as np
 import pytest
 
+from gengen.autoencoder import adversarial, autoencoder, denoising, stacked
+from gengen.autoregressive import pixelcnn
 from gengen.contract import Task
 from gengen.diffusion import conditional, ddpm, latent
 from gengen.flow_matching import flow_matching
 from gengen.runs import config
 from gengen.types import Method
+from gengen.vae import vae, vqvae, vqvae_prior
 
 
 def params(method: Method, shape: tuple[int, ...]):
@@ -88,6 +93,83 @@ def test_the_prior_of_latent_diffusion_has_the_papers_parameters():
     wanted = unet(3, 3, (224, 448, 672, 896), 2, {1, 2, 3}, scale=False, resample_blocks=False)
     assert count(own) == wanted
     assert round(wanted / 1e6) == 274
+
+
+def dense(*sizes):
+    """Count dense layers' weights and biases."""
+    return sum((a + 1) * b for a, b in pairwise(sizes))
+
+
+def conv(inputs, out, size, bias=True):
+    return size * size * inputs * out + bias * out
+
+
+def test_the_vae_has_the_papers_layers():
+    """Kingma & Welling, appendix C.1: a perceptron of 500 tanh units on each side; Adagrad, §5."""
+    cfg = vae.Config.paper()
+    assert count(params(vae.method(cfg), (28, 28, 1))) == dense(784, 500, 40) + dense(20, 500, 784)
+    assert (cfg.activation, cfg.optimizer, cfg.likelihood) == ("tanh", "adagrad", "bernoulli")
+
+
+def vqvae_codec(levels, codes):
+    """Van den Oord et al. 2017, §4.1: 4×4 convolutions of stride 2, residual blocks 3×3 and 1×1.
+
+    All have 256 channels; the decoder is the mirror image, of transposed convolutions.
+    """
+    block = conv(256, 256, 3) + conv(256, 256, 1)
+    ends = [conv(3, 256, 4), *(levels - 1) * [conv(256, 256, 4)]]
+    down = sum(ends) + 2 * block + conv(256, 64 * codes, 1)
+    up = conv(64 * codes, 256, 3) + 2 * block + (levels - 1) * conv(256, 256, 4) + conv(256, 3, 4)
+    return down + up + 512 * 64
+
+
+def test_the_vqvae_has_the_papers_layers():
+    cfg = vqvae.Config.paper()
+    assert count(params(vqvae.method(cfg), (32, 32, 3))) == vqvae_codec(2, 10)
+    assert vqvae.places(cfg) == (8, 8, 10)
+    assert cfg.likelihood == "gaussian"
+    codec = vqvae_prior.stages(vqvae_prior.Config.paper())[0].method
+    assert count(params(codec, (128, 128, 3))) == vqvae_codec(2, 1)
+    assert vqvae.places(vqvae_prior.codec(vqvae_prior.Config.paper())) == (32, 32)
+
+
+def gated_pixelcnn(inputs, F, layers, first, size, hidden, outputs):
+    """Van den Oord et al. 2016, figure 2: two stacks of gated layers, and two 1×1 layers."""
+    r, s = first // 2, size // 2
+    start = r * first * inputs * F + F + (r + 1) * inputs * F + F
+    vertical = (s + 1) * size * F * 2 * F + 2 * F
+    horizontal = (s + 1) * F * 2 * F + 2 * F + 2 * F * 2 * F + (F + 1) * F  # link, projection
+    return start + layers * (vertical + horizontal) + (F + 1) * hidden + (hidden + 1) * outputs
+
+
+def test_the_pixelcnn_has_the_papers_layers():
+    """§3.2: 20 layers of 384 channels with 5×5 windows, 1024 (here 1026) before the softmax."""
+    own = params(pixelcnn.method(pixelcnn.Config.paper()), (32, 32, 3))
+    assert count(own) == gated_pixelcnn(3, 384, 20, 7, 5, 1026, 768)
+    prior = vqvae_prior.stages(vqvae_prior.Config.paper())[1].method
+    own = params(prior, (32, 32, 1))
+    assert count(own) == gated_pixelcnn(512, 128, 20, 7, 3, 512, 512)
+
+
+def test_the_adversarial_autoencoder_has_the_papers_layers():
+    """Makhzani et al., appendix A.1: two layers of 1000 units each, 8 latents of deviation 5."""
+    cfg = adversarial.Config.paper()
+    wanted = dense(784, 1000, 1000, 8) + dense(8, 1000, 1000, 784) + dense(8, 1000, 1000, 1)
+    assert count(params(adversarial.method(cfg), (28, 28, 1))) == wanted
+    assert (cfg.prior_scale, cfg.optimizer, cfg.momentum) == (5.0, "sgd", 0.9)
+
+
+def test_denoising_stacked_and_deep_autoencoders_have_the_papers_layers():
+    """Vincent et al. 2008, §4; Hinton & Salakhutdinov 2006; see the stacked model for its own."""
+    own = params(denoising.method(denoising.Config.paper()), (28, 28, 1))
+    assert count(own) == 784 * 500 + 500 + 784  # tied weights
+    layers = stacked.stages(stacked.Config.paper())
+    sizes = [(784, 500), (500, 500), (500, 500)]
+    for layer, (a, b) in zip(layers, sizes, strict=False):
+        shape = (28, 28, 1) if a == 784 else (a,)
+        assert count(params(layer.method, shape)) == 2 * a * b + a + b
+    deep = params(autoencoder.method(autoencoder.Config.paper()), (28, 28, 1))
+    assert count(deep) == dense(784, 1000, 500, 250, 30) + dense(30, 250, 500, 1000, 784)
 
 
 @pytest.mark.parametrize("module", [ddpm, conditional, latent, flow_matching])

@@ -31,7 +31,7 @@ from gengen.contract import unconditional as condition_of
 from gengen.distributions import total
 from gengen.nn.codec import Decoder, Encoder, code_map
 from gengen.nn.mirror import ACTIVATIONS, MirrorMLP
-from gengen.optim import ScheduledConfig, learning_rate
+from gengen.optim import OptimizerConfig, optimizer
 from gengen.steps import descent
 from gengen.steps import method as build
 from gengen.types import Array, Batch, InputError, Key, Method, PyTree, Shape, check_shape
@@ -46,7 +46,7 @@ MAP_CHANNELS = 16  # of the latent map of images: 32×32×3 → 4×4×16
 
 
 @dataclass(frozen=True)
-class Config(ScheduledConfig):
+class Config(OptimizerConfig):
     """A convolutional autoencoder of images, an MLP of vectors."""
 
     shape: Shape = (28, 28, 1)  # of one example: (H, W, C) in [-1, 1], or (D,)
@@ -62,7 +62,7 @@ class Config(ScheduledConfig):
     tied: bool = False  # without convolutions: the decoder's weights are the encoder's, transposed
 
     batch_size: int = 100  # examples per step
-    learning_rate: float = 1e-3  # of Adam
+    learning_rate: float = 1e-3  # of the optimiser
 
     RENAMED: ClassVar[dict[str, str | None]] = {"code": "latent_shape", "widths": "hidden"}
 
@@ -252,4 +252,4 @@ def method_from(
         out = jnp.asarray(net.apply({"params": params}, corrupt(key, x)))
         return distance(cfg, x, out).mean(), ({}, mutables)
 
-    return build(init_variables, descent(loss, tx or optax.adam(learning_rate(cfg))))
+    return build(init_variables, descent(loss, tx or optimizer(cfg)))

@@ -54,12 +54,13 @@ class Config(autoencoder.Config):
     def paper(cls) -> Self:
         """Return one layer of the paper's stack for MNIST: sigmoid units, tied weights, masking.
 
-        Differences: the paper trains by plain stochastic gradient descent, and chooses ν among 0,
-        10, 25 and 40 %.
+        Of §4 of Vincent et al. 2008, trained by gradient descent. The paper chooses ν among 0, 10,
+        25 and 40 %, and the rate by validation.
         """
         return cls(
             shape=(28, 28, 1), channels=(), latent_shape=(500,), activation="sigmoid", squash=True,
             tied=True, loss="cross-entropy", noise="masking", mask_fraction=0.25,
+            optimizer="sgd", learning_rate=0.1,
         )  # fmt: skip
 
     @classmethod

@@ -29,13 +29,13 @@ from gengen.autoregressive.conditionals import (
     observed,
 )
 from gengen.contract import Task, refuse_condition, require_num
-from gengen.optim import ScheduledConfig
+from gengen.optim import OptimizerConfig
 from gengen.types import Array, Batch, InputError, Key, Method, PyTree, Shape, check_shape
 from gengen.xla import jit
 
 
 @dataclass(frozen=True)
-class Config(ScheduledConfig):
+class Config(OptimizerConfig):
     """What every model of binary data has."""
 
     shape: Shape = (28, 28, 1)  # of one example: (H, W, C) in [-1, 1], or (D,)
@@ -43,7 +43,7 @@ class Config(ScheduledConfig):
     order_seed: int = 0  # of the order of the dimensions. 0: row by row; else a random permutation
 
     batch_size: int = 100  # examples per step
-    learning_rate: float = 1e-3  # of Adam
+    learning_rate: float = 1e-3  # of the optimiser
     ema_decay: float = 0.999  # of the parameters' average, per step; warmed up
 
     RENAMED: ClassVar[dict[str, str | None]] = {"order": "order_seed"}
@@ -173,7 +173,7 @@ def maximum_likelihood(
     Args:
         cfg: of the model.
         net: with a `log_p`.
-        tx: the optimiser; None: Adam.
+        tx: the optimiser; None: the Config's.
         extra: key → further arguments of `log_p` in a train step.
     """
 

@@ -14,7 +14,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gengen import distributions as dist
-from gengen.optim import learning_rate
+from gengen.optim import optimizer
 from gengen.steps import descent, with_ema
 from gengen.steps import method as build
 from gengen.types import Array, Batch, InputError, Key, Method, PyTree, Shape
@@ -88,14 +88,14 @@ def maximum_likelihood(
     """Train by maximum likelihood. Metric: `loss`, nats per example.
 
     Args:
-        cfg: with `learning_rate` and `ema_decay`.
+        cfg: an `OptimizerConfig` with `learning_rate` and `ema_decay`.
         init_variables: (key, batch) → initial variables.
         log_p: (variables, key, batch) → ln p of each example [B], in nats.
-        tx: the optimiser; None: Adam.
+        tx: the optimiser; None: the Config's.
     """
 
     def loss(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
         return -jnp.mean(log_p({"params": params}, key, batch)), ({}, mutables)
 
-    tx = tx or optax.adam(learning_rate(cfg))
+    tx = tx or optimizer(cfg)
     return build(init_variables, with_ema(descent(loss, tx), cfg.ema_decay))

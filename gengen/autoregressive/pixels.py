@@ -29,13 +29,13 @@ from gengen.autoregressive import conditionals
 from gengen.autoregressive.conditionals import BINARISE, check_observation, check_positive
 from gengen.autoregressive.heads import Head, head, level
 from gengen.contract import Task, require_num
-from gengen.optim import ScheduledConfig
+from gengen.optim import OptimizerConfig
 from gengen.types import Array, Batch, InputError, Key, Method, PyTree, Shape, check_shape
 from gengen.xla import jit
 
 
 @dataclass(frozen=True)
-class Config(ScheduledConfig):
+class Config(OptimizerConfig):
     """What every model of pixels has."""
 
     shape: Shape = (28, 28, 1)  # of one example: (H, W, C) in [-1, 1]
@@ -46,7 +46,7 @@ class Config(ScheduledConfig):
     one_hot: bool = False  # whether levels enter the network one-hot: codes, which have no order
 
     batch_size: int = 50  # examples per step
-    learning_rate: float = 1e-3  # of Adam
+    learning_rate: float = 1e-3  # of the optimiser
     ema_decay: float = 0.999  # of the parameters' average, per step; warmed up
 
     RENAMED: ClassVar[dict[str, str | None]] = {
@@ -309,7 +309,7 @@ def maximum_likelihood(
     Args:
         cfg: of the model.
         net: its network.
-        tx: the optimiser; None: Adam.
+        tx: the optimiser; None: the Config's.
         labels: batch → one-hot labels [B, num_classes], or None.
     """
 

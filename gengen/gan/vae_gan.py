@@ -37,7 +37,7 @@ from gengen.distributions import total
 from gengen.gan import gan
 from gengen.gan.game import GENERATOR, of_player
 from gengen.nn.mlp import MLP
-from gengen.optim import learning_rate
+from gengen.optim import optimizer
 from gengen.steps import Step, player, with_ema
 from gengen.steps import method as build
 from gengen.types import (
@@ -51,7 +51,7 @@ from gengen.types import (
     TrainState,
     check_shape,
 )
-from gengen.vae import vae
+from gengen.vae import bounds, vae
 from gengen.vae.bounds import as_data, means, observed, sample_prior, terms, weighted
 from gengen.vae.networks import VAE, apply
 
@@ -77,21 +77,22 @@ class Config(vae.Config):
 
     discriminator_channels: tuple[int, ...] = (32, 64)  # of D's levels, for images; (): no levels
     discriminator_hidden: tuple[int, ...] = (128,)  # hidden layers of D's perceptron
-    discriminator_learning_rate: float = 3e-4  # of D's Adam
+    discriminator_learning_rate: float = 3e-4  # of D's optimiser
 
     @classmethod
     def paper(cls) -> Self:
         """Return the networks of Larsen et al. for CelebA of 64×64.
 
-        Differences: the paper has 5×5 convolutions with batch norm, RMSProp, a decoder of 256, 128
-        and 32 channels, and features of another layer of D; it averages no parameters.
+        Differences: the paper has 5×5 convolutions with batch norm, a decoder of 256, 128 and 32
+        channels, and features of another layer of D.
         """
         return cls(
             shape=(64, 64, 3), latent_shape=(128,), likelihood="gaussian", scale_mode="fixed",
             initial_scale=1.0, channels=(64, 128, 256), hidden=(2048,), batch_size=64,
-            learning_rate=3e-4, ema_decay=0.0, reconstructed="fake", adversarial_weight=1.0,
-            feature_weight=1.0, likelihood_weight=0.0, discriminator_channels=(32, 128, 256, 256),
-            discriminator_hidden=(512,), discriminator_learning_rate=3e-4,
+            optimizer="rmsprop", learning_rate=3e-4, ema_decay=0.0, reconstructed="fake",
+            adversarial_weight=1.0, feature_weight=1.0, likelihood_weight=0.0,
+            discriminator_channels=(32, 128, 256, 256), discriminator_hidden=(512,),
+            discriminator_learning_rate=3e-4,
         )  # fmt: skip
 
     def __post_init__(self):
@@ -231,9 +232,9 @@ def method(
             value += cfg.feature_weight * metrics["features"]
         return value, (metrics, mutables)
 
-    rate = learning_rate(cfg, cfg.discriminator_learning_rate)
-    first = player(DISCRIMINATOR, discrimination, tx or optax.adam(rate, b1=0.5))
-    second = player(GENERATOR, generation, tx or optax.adam(learning_rate(cfg)))
+    of_discriminator = tx or optimizer(cfg, cfg.discriminator_learning_rate, b1=0.5)
+    first = player(DISCRIMINATOR, discrimination, of_discriminator)
+    second = player(GENERATOR, generation, tx or bounds.optimizer(cfg))
     return build(init_variables, with_ema(_both(first, second), cfg.ema_decay))
 
 

@@ -17,6 +17,7 @@ import math
 import flax.linen as nn
 import jax.numpy as jnp
 
+from gengen.nn.conv import ConvTranspose
 from gengen.nn.mlp import MLP
 from gengen.nn.unet import conv3x3, depth_to_space
 from gengen.types import Array, InputError, Shape
@@ -33,6 +34,10 @@ class Encoder(nn.Module):
         strides: of each level; (): 2 each.
         num_blocks: residual blocks at the coarsest resolution.
         hidden: sizes of the hidden layers between x, or the last level, and a latent vector.
+        activation: of these layers: see `MLP`.
+        init_std: of these layers: see `MLP`.
+        residual_kernel_size: side of the second convolution of a residual block.
+        transposed: whether the decoder grows by transposed convolutions, of the encoder's sizes.
     """
 
     shape: Shape
@@ -41,16 +46,20 @@ class Encoder(nn.Module):
     strides: tuple[int, ...] = ()
     num_blocks: int = 0
     hidden: tuple[int, ...] = ()
+    activation: str = "relu"
+    init_std: float = 0.0
+    residual_kernel_size: int = 3
+    transposed: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         for features, stride in _levels(self):
-            size = (2 * stride, 2 * stride) if stride > 1 else (3, 3)
-            x = nn.relu(nn.Conv(features, size, (stride, stride))(x))
+            x = nn.relu(nn.Conv(features, *_window(stride))(x))
         if _levels(self):
-            x = _residual_blocks(x, self.num_blocks)
+            x = _residual_blocks(x, self.num_blocks, self.residual_kernel_size)
         if len(self.latent_shape) == 1:
-            return MLP((*self.hidden, *self.latent_shape))(x.reshape(x.shape[0], -1))
+            mlp = MLP((*self.hidden, *self.latent_shape), self.activation, self.init_std)
+            return mlp(x.reshape(x.shape[0], -1))
         return nn.Conv(self.latent_shape[-1], (1, 1))(x)
 
 
@@ -63,19 +72,32 @@ class Decoder(nn.Module):
     strides: tuple[int, ...] = ()
     num_blocks: int = 0
     hidden: tuple[int, ...] = ()
+    activation: str = "relu"
+    init_std: float = 0.0
+    residual_kernel_size: int = 3
+    transposed: bool = False
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
         levels, hidden = _levels(self), self.hidden[::-1]
+        style = (self.activation, self.init_std)
         if not levels:
-            return MLP((*hidden, math.prod(self.shape)))(z).reshape(-1, *self.shape)
+            return MLP((*hidden, math.prod(self.shape)), *style)(z).reshape(-1, *self.shape)
         sizes = _sizes(self.shape, tuple(stride for _, stride in levels))
         if len(self.latent_shape) == 1:
             (height, width), features = sizes[-1], self.channels[-1]
-            z = MLP((*hidden, height * width * features))(z).reshape(-1, height, width, features)
+            z = MLP((*hidden, height * width * features), *style)(z)
+            z = z.reshape(-1, height, width, features)
         else:
             z = conv3x3(self.channels[-1])(z)
-        x = nn.relu(_residual_blocks(z, self.num_blocks))
+        x = nn.relu(_residual_blocks(z, self.num_blocks, self.residual_kernel_size))
+        if self.transposed:
+            for i in range(len(levels) - 1, -1, -1):
+                features = self.channels[i - 1] if i else self.shape[-1]
+                x = ConvTranspose(features, *_window(levels[i][1]))(x)
+                x = x[:, : sizes[i][0], : sizes[i][1]]
+                x = nn.relu(x) if i else x
+            return x
         for i in range(len(levels) - 1, 0, -1):
             x = _grow(x, levels[i][1], sizes[i])
             x = nn.relu(conv3x3(self.channels[i - 1])(x))
@@ -129,11 +151,24 @@ def _levels(net: Encoder | Decoder) -> list[tuple[int, int]]:
     return list(zip(net.channels, strides, strict=True))
 
 
-def _residual_blocks(x: Array, num: int) -> Array:
-    """Apply x + conv(relu(conv(relu x))) `num` times, initially the identity."""
+def _window(stride: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return kernel size and strides of a level's convolution."""
+    size = 2 * stride if stride > 1 else 3
+    return (size, size), (stride, stride)
+
+
+def _residual_blocks(x: Array, num: int, size: int) -> Array:
+    """Apply x + conv(relu(conv(relu x))) `num` times, initially the identity.
+
+    The second convolution's window is size × size.
+    """
+    features = x.shape[-1]
     for _ in range(num):
-        h = nn.relu(conv3x3(x.shape[-1])(nn.relu(x)))
-        x = x + conv3x3(x.shape[-1], zero=True)(h)
+        h = nn.relu(conv3x3(features)(nn.relu(x)))
+        if size == 3:
+            x = x + conv3x3(features, zero=True)(h)
+        else:
+            x = x + nn.Conv(features, (size, size), kernel_init=nn.initializers.zeros)(h)
     return x
 
 

@@ -5,19 +5,30 @@ from __future__ import annotations
 import flax.linen as nn
 
 from gengen.nn.embedding import sinusoidal
+from gengen.nn.mirror import ACTIVATIONS
 from gengen.types import Array
 
 
 class MLP(nn.Module):
-    """Dense layers with ReLU between them: x [B, D] → [B, widths[-1]]."""
+    """Dense layers with an activation between them: x [B, D] → [B, widths[-1]].
+
+    Attributes:
+        widths: outputs of each layer.
+        activation: a name of `ACTIVATIONS`.
+        init_std: standard deviation of the initial weights; 0: 1/√inputs.
+    """
 
     widths: tuple[int, ...]
+    activation: str = "relu"
+    init_std: float = 0.0
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        normal = nn.initializers.normal(self.init_std)
+        init = normal if self.init_std else nn.initializers.lecun_normal()
         for width in self.widths[:-1]:
-            x = nn.relu(nn.Dense(width)(x))
-        return nn.Dense(self.widths[-1])(x)
+            x = ACTIVATIONS[self.activation](nn.Dense(width, kernel_init=init)(x))
+        return nn.Dense(self.widths[-1], kernel_init=init)(x)
 
 
 class TimeMLP(nn.Module):

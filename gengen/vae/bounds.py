@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+import optax
 from jax.typing import ArrayLike
 
 from gengen import distributions as dist
-from gengen import rng
+from gengen import optim, rng
 from gengen.types import Array, InputError, Key, Metrics, PyTree
 from gengen.vae.networks import apply, likelihood
 from gengen.xla import jit
@@ -72,6 +74,22 @@ def as_data(cfg: Any, eta: Array, key: Key | None = None) -> Array:
     """Return the mean of p(x|η), or with a key a sample; images are clipped to [-1, 1]."""
     x = likelihood(cfg).mean(eta) if key is None else likelihood(cfg).sample(key, eta)
     return jnp.clip(x, -1, 1) if len(cfg.shape) == 3 else x
+
+
+def optimizer(cfg: Any) -> optax.GradientTransformation:
+    """Return the Config's optimiser, for a loss with the penalty ½ weight_decay ‖θ‖².
+
+    θ are the decoder's parameters; the penalty is -ln p(θ) per example, for a normal p(θ).
+    """
+
+    def of_decoder(params: PyTree) -> PyTree:
+        mask = jax.tree.map(lambda _: False, params)
+        return {**mask, "decoder": jax.tree.map(lambda _: True, params["decoder"])}
+
+    tx = optim.optimizer(cfg)
+    if not cfg.weight_decay:
+        return tx
+    return optax.chain(optax.add_decayed_weights(cfg.weight_decay, of_decoder), tx)
 
 
 def weighted(cfg: Any, parts: dict[str, Array]) -> Array:

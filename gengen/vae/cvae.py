@@ -30,7 +30,6 @@ import optax
 from jax.typing import ArrayLike
 
 from gengen.contract import Task, check_labels, is_label, labels_of, require_num
-from gengen.optim import learning_rate
 from gengen.steps import descent, with_ema
 from gengen.steps import method as build
 from gengen.types import Array, Batch, InputError, Key, Method, PyTree, check_shape
@@ -367,5 +366,5 @@ def method(
         parts = bounds.terms(cfg, used, {"params": params, **mutables}, x, noise_key, y)
         return bounds.weighted(cfg, parts), (bounds.means(parts), mutables)
 
-    tx = tx or optax.adam(learning_rate(cfg))
+    tx = tx or bounds.optimizer(cfg)
     return build(init_variables, with_ema(descent(loss, tx), cfg.ema_decay))

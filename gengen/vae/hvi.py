@@ -33,7 +33,6 @@ from gengen import rng
 from gengen.contract import refuse_condition, require_num
 from gengen.contract import unconditional as condition_of
 from gengen.nn.mlp import MLP
-from gengen.optim import learning_rate
 from gengen.steps import descent, with_ema
 from gengen.steps import method as build
 from gengen.types import Array, Batch, InputError, Key, Method, PyTree, check_shape
@@ -268,5 +267,5 @@ def method(cfg: Config, tx: optax.GradientTransformation | None = None) -> Metho
         parts = path(cfg, {"params": params, **mutables}, x, noise_key)[1]
         return bounds.weighted(cfg, parts), (bounds.means(parts), mutables)
 
-    tx = tx or optax.adam(learning_rate(cfg))
+    tx = tx or bounds.optimizer(cfg)
     return build(init_variables, with_ema(descent(loss, tx), cfg.ema_decay))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -13,10 +14,30 @@ import numpy as np
 
 from gengen import distributions as dist
 from gengen.nn.codec import Decoder, Encoder, code_map
-from gengen.types import Array, Shape
+from gengen.nn.mirror import ACTIVATIONS
+from gengen.types import Array, InputError, Shape
 from gengen.vae.codebook import first_codes
 
 MAX_LOG_STD = 7.0  # bound of |ln σ| of q(z|x)
+OPTIONS = {
+    "likelihood": ("", *dist.LIKELIHOODS),
+    "scale_mode": ("fixed", "shared", "each"),
+    "binarise": dist.BINARISATIONS,
+    "covariance": ("diagonal", "full"),
+    "prior": ("normal", "petals"),
+    "activation": tuple(ACTIVATIONS),
+}
+
+
+def check_options(cfg: Any) -> None:
+    """Check the fields of a VAE's Config that name one of several options.
+
+    Raises:
+        InputError: naming the field and its values.
+    """
+    for name, values in OPTIONS.items():
+        if getattr(cfg, name) not in values:
+            raise InputError(f"Config.{name} = {getattr(cfg, name)!r}; it must be one of {values}")
 
 
 def likelihood(cfg: Any) -> dist.Likelihood:
@@ -60,7 +81,7 @@ class VAE(nn.Module):
 
     def setup(self):
         cfg = self.cfg
-        levels: Any = dict(channels=cfg.channels, strides=cfg.strides, hidden=cfg.hidden)
+        levels = layers(cfg)
         self.encoder = Encoder(cfg.shape, posterior_shape(cfg), **levels)
         self.decoder = Decoder(output_shape(cfg), cfg.latent_shape, **levels)
         self.head = Head(cfg)
@@ -75,6 +96,12 @@ class VAE(nn.Module):
 
     def __call__(self, x: Array) -> Array:
         return self.eta(self.posterior(x).mean)
+
+
+def layers(cfg: Any) -> dict[str, Any]:
+    """Return what a Config says of the layers of `Encoder` and `Decoder`."""
+    names = ("channels", "strides", "hidden", "activation", "init_std")
+    return {name: getattr(cfg, name) for name in names}
 
 
 def posterior_shape(cfg: Any) -> Shape:
@@ -104,7 +131,7 @@ class CVAE(nn.Module):
 
     def setup(self):
         cfg = self.cfg
-        levels: Any = dict(channels=cfg.channels, strides=cfg.strides, hidden=cfg.hidden)
+        levels = layers(cfg)
         *space, last = cfg.shape
         num = cfg.num_classes
         beside, beside_z = (last, cfg.condition_dim) if cfg.known_region else (num, num)
@@ -138,11 +165,14 @@ class VQVAE(nn.Module):
 
     def setup(self):
         cfg = self.cfg
-        is_image, num = len(cfg.shape) == 3, cfg.num_codes * cfg.code_dim
-        latent_shape = (*places(cfg), cfg.code_dim) if is_image else (num,)
+        *space, last = (*places(cfg), cfg.code_dim)
+        latent_shape = (*space[:2], math.prod((*space[2:], last)))  # codes of a place side by side
+        if len(cfg.shape) == 1:
+            latent_shape = (math.prod(latent_shape),)
         options: Any = dict(
             channels=cfg.channels, strides=cfg.strides, num_blocks=cfg.num_blocks,
-            hidden=cfg.hidden,
+            hidden=cfg.hidden, residual_kernel_size=cfg.residual_kernel_size,
+            transposed=cfg.transposed,
         )  # fmt: skip
         self.encoder = Encoder(cfg.shape, latent_shape, **options)
         self.decoder = Decoder(output_shape(cfg), latent_shape, **options)
@@ -156,18 +186,22 @@ class VQVAE(nn.Module):
 
     def eta(self, z_q: Array) -> Array:
         """Return the parameters of the likelihood."""
-        is_vector = len(self.cfg.shape) == 1
-        return self.likelihood(self.decoder(z_q.reshape(len(z_q), -1) if is_vector else z_q))
+        space = () if len(self.cfg.shape) == 1 else z_q.shape[1:3]
+        return self.likelihood(self.decoder(z_q.reshape(len(z_q), *space, -1)))
 
     def __call__(self, x: Array) -> Array:
         return self.eta(self.z_e(x))
 
 
 def places(cfg: Any) -> Shape:
-    """Return the shape of an example's codes: (h, w) of images, (num_codes,) of vectors."""
+    """Return the shape of an example's codes: (h, w) of images, (num_codes,) of vectors.
+
+    With several codes in a place of an image it is (h, w, codes_per_place).
+    """
     if len(cfg.shape) == 1:
         return (cfg.num_codes,)
-    return code_map(cfg.shape, cfg.code_dim, len(cfg.channels), cfg.strides)[:2]
+    space = code_map(cfg.shape, cfg.code_dim, len(cfg.channels), cfg.strides)[:2]
+    return (*space, cfg.codes_per_place) if cfg.codes_per_place > 1 else space
 
 
 def apply(net: nn.Module, variables: Any, name: str, *args: Array) -> Any:

@@ -54,14 +54,14 @@ class Config(vqvae.ImageConfig):
 
     @classmethod
     def paper(cls) -> Self:
-        """Return the paper's codec of 32 × 32 colour images, and a PixelCNN of its codes.
+        """Return the codec and the prior on ImageNet of §4.2: 128 × 128 pixels, 32 × 32 codes.
 
-        Differences: those of `vqvae.Config.paper`. The paper does not give its PixelCNN's size;
-        this has the layers of van den Oord et al. 2016 (1606.05328), of a third of the width.
+        The paper does not give its PixelCNN's size: 20 layers are those of van den Oord et al. 2016
+        (1606.05328), of a third of the width.
         """
         return cls(
-            **vqvae.paper_fields(), hidden_channels=128, num_layers=15, first_kernel_size=7,
-            head_channels=512, prior_learning_rate=2e-4,
+            **vqvae.paper_fields((128, 128, 3)), hidden_channels=128, num_layers=20,
+            first_kernel_size=7, head_channels=512, prior_learning_rate=2e-4,
         )  # fmt: skip
 
     @classmethod

@@ -99,6 +99,45 @@ def test_one_step_is_three_moves_by_hand():
     np.testing.assert_allclose([metrics[n] for n in names], [first, second, third], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "name, momentum", [("decoder", "momentum"), ("discriminator", "game_momentum")]
+)
+def test_each_move_has_the_momentum_that_the_config_gives_it(name, momentum):
+    """The second of two steps is that of plain descent and 0.4 times the first."""
+    cfg = adversarial.Config(
+        shape=(4, 1, 1), latent_dim=2, hidden=(5,), discriminator_hidden=(6,), init_std=0.3,
+        optimizer="sgd", learning_rate=0.05, discriminator_learning_rate=0.1,
+        encoder_learning_rate=0.1,
+    )  # fmt: skip
+    batch = {"image": np.random.default_rng(0).uniform(-1, 1, (3, 4, 1, 1)).astype(np.float32)}
+
+    def moves(cfg):
+        method, found = adversarial.method(cfg), []
+        state = method.init(jax.random.key(0), batch)
+        for i in range(2):
+            before = state.params[name]
+            state, _ = method.train_step(jax.random.key(i), state, batch)
+            found.append(jax.tree.map(lambda a, b: a - b, state.params[name], before))
+        return found
+
+    first, second = moves(cfg)
+    with_momentum = moves(dataclasses.replace(cfg, **{momentum: 0.4}))
+    chex.assert_trees_all_close(with_momentum[0], first, rtol=1e-4, atol=1e-6)
+    want = jax.tree.map(lambda a, b: b + 0.4 * a, first, second)
+    chex.assert_trees_all_close(with_momentum[1], want, rtol=1e-3, atol=1e-6)
+
+
+def test_the_sigmoid_ends_the_decoder_of_images():
+    cfg = adversarial.Config(shape=(4, 1, 1), latent_dim=2, hidden=(5,), sigmoid=True)
+    batch = {"image": np.zeros((2, 4, 1, 1), np.float32)}
+    variables = adversarial.method(cfg).init(jax.random.key(0), batch).variables
+    z = np.array([[0.3, -2.0]], np.float32)
+    bare = adversarial.decode(dataclasses.replace(cfg, sigmoid=False), variables, z)
+    shown = adversarial.decode(cfg, variables, z)
+    np.testing.assert_allclose(shown, np.tanh(np.asarray(bare, np.float64) / 2), rtol=1e-5)
+    assert np.abs(bare).max() > 0.05
+
+
 def test_the_discriminator_sees_labels_beside_codes():
     cfg = dataclasses.replace(CFG, prior="petals", num_classes=3)
     batch = {"x": np.zeros((4, 3), np.float32), "label": np.array([0, 1, 2, -1], np.int32)}

@@ -55,6 +55,19 @@ def test_a_stride_of_seven_gives_a_224_image_32_by_32_codes():
     assert z.shape == (1, 32, 32, 4) and decode(z).shape == (1, 224, 224, 3)
 
 
+def test_transposed_convolutions_have_the_windows_of_the_encoders():
+    _, decoder, params = build((28, 28, 1), (4, 4, 2), channels=(3, 5, 7), strides=(2, 2, 2),
+                               num_blocks=2, residual_kernel_size=1, transposed=True)  # fmt: skip
+    shapes = {name: p["kernel"].shape for name, p in params[1].items()}
+    assert [shapes[f"ConvTranspose_{i}"] for i in range(3)] == [
+        (4, 4, 7, 5), (4, 4, 5, 3), (4, 4, 3, 1)
+    ]  # fmt: skip
+    assert sorted(s for n, s in shapes.items() if n.startswith("Conv_")) == [
+        (1, 1, 7, 7), (1, 1, 7, 7), (3, 3, 2, 7), (3, 3, 7, 7), (3, 3, 7, 7)
+    ]  # fmt: skip
+    assert decoder(np.ones((2, 4, 4, 2))).shape == (2, 28, 28, 1)
+
+
 def test_a_latent_map_is_local():
     """A corner of the image changes the codes near that corner, and conversely."""
     encode, decode, _ = build((32, 32, 1), (4, 4, 2))

@@ -1,7 +1,9 @@
 """The VAE where everything is known: linear networks, whose best likelihood is that of PPCA."""
 
 import dataclasses
+from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -259,3 +261,31 @@ def test_bad_arguments_are_refused():
         vae.impute(cfg, variables, X, np.ones(5, bool), KEY, steps=0)
     with pytest.raises(ValueError, match="Config.shape"):
         vae.encode(cfg, variables, np.zeros((2, 3), np.float32))
+
+
+def test_weight_decay_is_a_normal_prior_of_the_decoders_weights():
+    """The paper's MAP estimate: one step of gradient descent on -ELBO + ½ λ ‖θ‖²."""
+    cfg = dataclasses.replace(
+        LINEAR, optimizer="sgd", learning_rate=0.1, weight_decay=0.5, ema_decay=0.0
+    )
+    batch, key = {"x": np.ones((4, *cfg.shape), np.float32)}, jax.random.key(1)
+    method = vae.method(cfg)
+    state = method.init(jax.random.key(0), batch)
+    plain = vae.method(dataclasses.replace(cfg, weight_decay=0.0))
+    with_decay = method.train_step(key, state, batch)[0].params
+    without = plain.train_step(key, plain.init(jax.random.key(0), batch), batch)[0].params
+    for name in ("encoder", "decoder"):
+        factor = 0.05 if name == "decoder" else 0.0
+        want = jax.tree.map(lambda w, start, f=factor: w - f * start, without, state.params)[name]
+        chex.assert_trees_all_close(with_decay[name], want, rtol=1e-5, atol=1e-7)
+
+
+def test_activation_and_initial_weights_are_the_configs():
+    cfg = dataclasses.replace(LINEAR, activation="tanh", init_std=0.1, hidden=(400,))
+    x = np.random.default_rng(0).normal(size=(2, *cfg.shape)).astype(np.float32)
+    params: Any = vae.method(cfg).init(jax.random.key(0), {"x": x}).params
+    first, last = (params["encoder"]["MLP_0"][f"Dense_{i}"] for i in (0, 1))
+    assert abs(float(np.std(first["kernel"])) - 0.1) < 0.01
+    h = np.tanh(x @ np.asarray(first["kernel"], np.float64) + first["bias"])
+    want = (h @ last["kernel"] + last["bias"])[:, : cfg.latent_shape[0]]
+    np.testing.assert_allclose(vae.encode(cfg, {"params": params}, x), want, rtol=1e-4, atol=1e-6)

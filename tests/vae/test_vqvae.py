@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from gengen.nn.codec import Encoder
 from gengen.rng import AXIS
 from gengen.vae import vqvae
 
@@ -181,6 +182,34 @@ def test_a_224_image_has_32_by_32_codes():
     state, _ = jax.jit(method.train_step)(KEY, method.init(KEY, {"image": image}), {"image": image})
     assert vqvae.codes(cfg, state.variables, image).shape == (1, 32, 32)
     assert vqvae.reconstruct(cfg, state.variables, image).shape == image.shape
+
+
+def test_a_place_of_an_image_can_have_several_codes():
+    """Codes of a place are side by side among the encoder's channels, each with its own index."""
+    cfg = vqvae.Config(
+        shape=(8, 8, 3), channels=(6, 5), codebook_size=7, code_dim=2, codes_per_place=3,
+        likelihood="gaussian", codebook_decay=0.0, residual_kernel_size=1, transposed=True,
+    )  # fmt: skip
+    images = jax.random.uniform(KEY, (2, 8, 8, 3), minval=-1)
+    state = vqvae.method(cfg).init(KEY, {"image": images})
+    params: Any = state.params
+    assert vqvae.places(cfg) == (2, 2, 3)
+    k = vqvae.codes(cfg, state.variables, images)
+    z = np.asarray(vqvae.VQVAE(cfg).apply(state.variables, images, method="z_e"))
+    assert z.shape == (2, 2, 2, 3, 2)
+    raw = np.asarray(Encoder(cfg.shape, (2, 2, 6), (6, 5), num_blocks=1, residual_kernel_size=1)
+                     .apply({"params": params["encoder"]}, images))  # fmt: skip
+    np.testing.assert_array_equal(z[..., 2, :], raw[..., 4:])
+    distance = ((z[..., None, :] - np.asarray(params["codebook"])) ** 2).sum(-1)
+    np.testing.assert_array_equal(k, distance.argmin(-1))
+    shown = vqvae.decode_codes(cfg, state.variables, k)
+    np.testing.assert_allclose(
+        shown, vqvae.reconstruct(cfg, state.variables, images), rtol=1e-5, atol=1e-6
+    )
+    changed = np.asarray(k).copy()
+    changed[0, 0, 0, 2] = (changed[0, 0, 0, 2] + 1) % 7
+    moved = np.abs(vqvae.decode_codes(cfg, state.variables, changed) - shown).max(axis=(1, 2, 3))
+    assert moved[0] > 1e-4 and moved[1] == 0
 
 
 def test_learns_eight_points():
