@@ -32,18 +32,19 @@ from gengen.data import Dataset, load
 
 NAME = "domain_adaptation"
 PENALTIES = (0.1, 1.0, 10.0)  # scikit-learn's C
+LAYERS = 3  # of the stack; those before the last one are features of their own
 CHOOSE = 500  # training digits of the source, the last, that choose it
 Features = Callable[[np.ndarray], np.ndarray]  # uint8 [N, 8, 8, 1] → [N, D]
 
 
 def main(args: Args) -> None:
-    """Three kinds of features, one classifier."""
+    """Pixels, mSDA and stacks of one to three denoising layers, one classifier."""
     source, held_out = boxed("mnist5k"), boxed("mnist5k:test")
     target = joined(load("digits"), load("digits:test"))
     both = joined(source, target)
 
     deep = stacked.Config(
-        shape=(8, 8, 1), hidden=(200,), activation="relu", mask_fraction=0.5, num_classes=0
+        shape=(8, 8, 1), hidden=(200,) * LAYERS, activation="relu", mask_fraction=0.5, num_classes=0
     )
     out, layers = directory(args, NAME), stacked.stages(deep)[:-1]
     learnt = fit(stacked, deep, both, out, args, layers).variables
@@ -51,16 +52,18 @@ def main(args: Args) -> None:
     three = marginalized.Config(num_layers=3)
     closed = marginalized.fit(three, floats(both.arrays["image"]))
 
-    def codes(images: np.ndarray) -> np.ndarray:
-        found = stacked.codes(deep, states, Dataset("images", {"image": images}), len(layers))
+    def codes(images: np.ndarray, num: int) -> np.ndarray:
+        found = stacked.codes(deep, states, Dataset("images", {"image": images}), num)
         assert isinstance(found, Dataset)
         return found.arrays["x"]
 
     features: dict[str, Features] = {
         "raw pixels": lambda images: images.reshape(len(images), -1) / 255,
         "mSDA, 3 layers": lambda x: np.asarray(marginalized.transform(three, closed, floats(x))),
-        "denoising autoencoder, 200 ReLU": codes,
     }
+    for num in range(1, LAYERS + 1):
+        title = f"denoising autoencoder, {num} × 200 ReLU"
+        features[title] = lambda images, num=num: codes(images, num)
     metrics = {}
     for name, function in features.items():
         home, away = judged(function, source, held_out, target)

@@ -1,7 +1,7 @@
 """Mutation testing: count the small errors that the fast tests notice, for docs/MUTANTS.md.
 
 make mutants                                     all of them: an hour on two cores
-python experiments/mutants.py diffusion gan      those of some families; prints, and writes nothing
+python experiments/mutants.py diffusion gan      those of some families, beside the others' results
 
 A mutant is a change of a line that alters what the code computes: a sign, a mask, an ignored input.
 tests/mutants/FAMILY.toml lists them. Each is applied to a copy of the project, and the fast tests
@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
+from typing import Any
 
 from tqdm import tqdm
 
@@ -31,6 +32,8 @@ ROOT = Path(__file__).parents[1]
 LISTS = ROOT / "tests" / "mutants"
 COPIED = ("gengen", "tests", "experiments", "docs", "README.md", "Makefile", "pyproject.toml",
           "results", "notebooks", "benchmarks", "CONTRIBUTING.md")  # fmt: skip
+RESULTS = LISTS / "results.json"
+KEY = ("family", "file", "breaks", "now")  # of a mutant
 LIMIT = 900.0  # seconds of the tests of one mutant
 HEAD = """# What the fast tests notice
 
@@ -164,18 +167,41 @@ def _copied(tree: Path) -> Path:
     return tree
 
 
-def markdown(outcomes: list[Outcome]) -> str:
-    """Return docs/MUTANTS.md."""
-    count = Counter(o.mutant.family for o in outcomes)
-    killed = Counter(o.mutant.family for o in outcomes if o.killer)
-    rows = [f"| {f} | {count[f]} | {killed[f]} ({killed[f] / count[f]:.0%}) |\n" for f in count]
-    alive = [o.mutant for o in outcomes if not o.killer]
+def merged(outcomes: list[Outcome]) -> list[dict[str, Any]]:
+    """Return the rows of tests/mutants/results.json: new ones, and recorded ones of other mutants.
+
+    Recorded mutants that the lists no longer have are left out.
+    """
+    found = {_key(o.mutant): {"killer": o.killer, "seconds": round(o.seconds, 1)} for o in outcomes}
+    recorded = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+    before = {tuple(row[name] for name in KEY): row for row in recorded}
+    rows = []
+    for mutant in mutants():
+        key = _key(mutant)
+        if key in found or key in before:
+            own = found.get(key) or {name: before[key][name] for name in ("killer", "seconds")}
+            rows.append(dict(zip(KEY, key, strict=True)) | own)
+    return rows
+
+
+def _key(mutant: Mutant) -> tuple[str, ...]:
+    return tuple(getattr(mutant, name) for name in KEY)
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Return docs/MUTANTS.md, of the rows of tests/mutants/results.json."""
+    count = Counter(row["family"] for row in rows)
+    killed = Counter(row["family"] for row in rows if row["killer"])
+    reasons = {_key(mutant): mutant.survives for mutant in mutants()}
+    families = [f"| {f} | {count[f]} | {killed[f]} ({killed[f] / count[f]:.0%}) |\n" for f in count]
+    alive = [row for row in rows if not row["killer"]]
     survivors = "\nNot noticed:\n\n" if alive else ""
-    for m in alive:
-        survivors += f"- {m.file}: {m.breaks}. {m.survives}".rstrip() + "\n"
+    for row in alive:
+        reason = reasons[tuple(row[name] for name in KEY)]
+        survivors += f"- {row['file']}: {row['breaks']}. {reason}".rstrip() + "\n"
     return HEAD.format(
-        killed=sum(killed.values()), count=len(outcomes),
-        share=sum(killed.values()) / len(outcomes), families="".join(rows), survivors=survivors,
+        killed=sum(killed.values()), count=len(rows), share=sum(killed.values()) / len(rows),
+        families="".join(families), survivors=survivors,
     )  # fmt: skip
 
 
@@ -184,14 +210,13 @@ def main() -> None:
     parser.add_argument("families", nargs="*", help="lists to run; all if none is named")
     parser.add_argument("--workers", type=int, default=2, help="mutants at once")
     args = parser.parse_args()
-    outcomes = run_all(mutants(args.families), args.workers)
-    text = markdown(outcomes)
+    rows = merged(run_all(mutants(args.families), args.workers))
+    RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    if missing := len(mutants()) - len(rows):
+        sys.exit(f"{missing} mutants have no result yet: docs/MUTANTS.md stays as it is")
+    text = markdown(rows)
     print(text)
-    if not args.families:
-        (ROOT / "docs" / "MUTANTS.md").write_text(text, encoding="utf-8")
-        rows = [{"family": o.mutant.family, "file": o.mutant.file, "breaks": o.mutant.breaks,
-                 "killer": o.killer, "seconds": round(o.seconds, 1)} for o in outcomes]  # fmt: skip
-        (ROOT / "results" / "mutants.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (ROOT / "docs" / "MUTANTS.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The lists of small errors are of the code as it is."""
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,38 @@ def test_an_error_that_no_longer_fits_is_named(script):
         script.applied(mutant, "a + b, a + b")
 
 
-def test_the_page_counts_by_family_and_names_survivors(script):
+@pytest.fixture
+def two(script, monkeypatch, tmp_path):
+    """Two mutants, which are all that the lists hold, and a file of results."""
     one = script.Mutant("gan", "gengen/x.py", "a", "b", "tests", "a sign", "it is 0 anyway.")
-    two = script.Mutant("vae", "gengen/y.py", "a", "b", "tests", "a mask")
-    page = script.markdown([script.Outcome(one, "", 1.0), script.Outcome(two, "tests/t.py", 1.0)])
+    other = script.Mutant("vae", "gengen/y.py", "a", "b", "tests", "a mask")
+    monkeypatch.setattr(script, "mutants", lambda families=None: [one, other])
+    monkeypatch.setattr(script, "RESULTS", tmp_path / "results.json")
+    return one, other
+
+
+def test_the_page_counts_by_family_and_names_survivors(script, two):
+    one, other = two
+    rows = script.merged([script.Outcome(one, "", 1.0), script.Outcome(other, "tests/t.py", 1.0)])
+    page = script.markdown(rows)
     assert "1 of 2 small errors" in page and "(50.0%)" in page
     assert "| gan | 1 | 0 (0%) |" in page and "| vae | 1 | 1 (100%) |" in page
     assert "- gengen/x.py: a sign. it is 0 anyway." in page and "y.py" not in page
+
+
+def test_results_of_other_families_are_kept_and_of_gone_mutants_dropped(script, two):
+    one, other = two
+    gone = {"family": "vae", "file": "z", "breaks": "z", "now": "z", "killer": "t", "seconds": 1.0}
+    rows = script.merged([script.Outcome(other, "tests/t.py", 1.0)])
+    assert [row["family"] for row in rows] == ["vae"]
+    script.RESULTS.write_text(json.dumps([*rows, gone]))
+    rows = script.merged([script.Outcome(one, "tests/s.py", 2.0)])
+    assert [row["killer"] for row in rows] == ["tests/s.py", "tests/t.py"]
+
+
+def test_the_committed_page_is_made_of_the_committed_results(script):
+    rows = json.loads(script.RESULTS.read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "MUTANTS.md").read_text(encoding="utf-8")
+    killed = sum(bool(row["killer"]) for row in rows)
+    assert f"{killed} of {len(rows)} small errors" in page
+    assert killed >= 0.97 * len(rows)
