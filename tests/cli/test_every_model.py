@@ -134,15 +134,19 @@ def test_train_preview_sample_evaluate_export(name, tmp_path, monkeypatch, capsy
     train = ["train", model, "--data", data, "--steps", "6", "--out", "run"]
     assert main([*train, *settings(words.split())]) == 0, capsys.readouterr().err
     run, num = trained.load("run"), 40
-    draws = hasattr(run.module, "sample") or hasattr(run.module, "reconstruct")
+    is_translation = translations.translates(run.module)
+    draws = is_translation or any(hasattr(run.module, f) for f in ("sample", "reconstruct"))
     assert bool(sorted(Path("run/samples").glob("*.png"))) == draws
     assert "<html" in Path("run/report.html").read_text()
 
+    # What an exported file does not know: the data to translate or to embed.
+    given = ["--data", f"{data}:test"] if not draws else []
+    if is_translation:
+        given = ["--input", "digits:test" if data.startswith("unpaired") else f"{data}:test"]
     picture = [] if draws else ["--embed", "pca"]
-    assert main(["sample", "run", "--out", "a.png", *picture]) == 0, capsys.readouterr().err
+    assert main(["sample", "run", "--out", "a.png", *picture, *given]) == 0, capsys.readouterr().err
     assert main(["export", "run", "run.safetensors"]) == 0
-    data_of_run = [] if draws else [*picture, "--data", f"{data}:test"]
-    assert main(["sample", "run.safetensors", "--out", "b.png", *data_of_run]) == 0
+    assert main(["sample", "run.safetensors", "--out", "b.png", *picture, *given]) == 0
     np.testing.assert_array_equal(pixels(Path("a.png")), pixels(Path("b.png")))
     if not draws:
         return
@@ -153,7 +157,6 @@ def test_train_preview_sample_evaluate_export(name, tmp_path, monkeypatch, capsy
     found = json.loads(capsys.readouterr().out)
     assert found["scores"][0]["n_fake"] == num and np.isfinite(found["scores"][0]["value"])
 
-    is_translation = translations.translates(run.module)
     if conditions.kind(run.module, run.cfg) == "image" and not is_translation:
         truth = load(f"{data}:test")
         side = run.cfg.shape[0] + 2
