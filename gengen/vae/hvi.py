@@ -102,12 +102,14 @@ class HVI(VAE):
         cfg, dims = self.cfg, self.cfg.latent_shape[0]
         num = cfg.num_transitions
         self.reverse = [MLP((*cfg.reverse_hidden, 2 * dims)) for _ in range(num)]
-        start = jax.nn.initializers.constant(np.log(cfg.step_size))
-        self.log_steps = self.param("log_steps", start, (num, dims))
+        if num:  # checkpoints hold no empty arrays
+            start = jax.nn.initializers.constant(np.log(cfg.step_size))
+            self.log_steps = self.param("log_steps", start, (num, dims))
 
     def step_sizes(self) -> Array:
         """Return ε [T, D]."""
-        return jnp.exp(self.log_steps)
+        cfg = self.cfg
+        return jnp.exp(self.log_steps) if cfg.num_transitions else jnp.zeros((0, *cfg.latent_shape))
 
     def momentum(self, q: dist.Normal, z: Array, t: int) -> dist.Normal:
         """Return r(v|x, z) after transition t; x enters by its q(z_0|x)."""

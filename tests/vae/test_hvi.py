@@ -36,7 +36,8 @@ def start(cfg):
     state = hvi.method(cfg).init(KEY, {"x": data()})
     params = jax.tree.map(jnp.array, state.params)
     params["decoder"]["MLP_0"]["Dense_0"] = {"kernel": jnp.float32(W.T), "bias": jnp.float32(MEAN)}
-    params["log_steps"] = params["log_steps"] + jnp.array([0.0, -0.4])
+    if cfg.num_transitions:
+        params["log_steps"] = params["log_steps"] + jnp.array([0.0, -0.4])
     return state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
 
 
