@@ -1,19 +1,22 @@
 """`Config.paper()` is the paper's network: parameters are counted without making them."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from gengen.autoencoder import adversarial, autoencoder, denoising, stacked
-from gengen.autoregressive import pixelcnn
+from gengen.autoregressive import fvsbn, made, nade, pixelcnn
 from gengen.contract import Task
 from gengen.diffusion import conditional, ddpm, latent
+from gengen.flow import realnvp
 from gengen.flow_matching import flow_matching
-from gengen.runs import config
+from gengen.gan import cgan, dcgan, gan, wgan
+from gengen.runs import config, discover
 from gengen.types import Method
-from gengen.vae import vae, vqvae, vqvae_prior
+from gengen.vae import cvae, vae, vqvae, vqvae_prior
 
 
 def params(method: Method, shape: tuple[int, ...]):
@@ -170,6 +173,71 @@ def test_denoising_stacked_and_deep_autoencoders_have_the_papers_layers():
         assert count(params(layer.method, shape)) == 2 * a * b + a + b
     deep = params(autoencoder.method(autoencoder.Config.paper()), (28, 28, 1))
     assert count(deep) == dense(784, 1000, 500, 250, 30) + dense(30, 250, 500, 1000, 784)
+
+
+def dcgan_networks(channels):
+    """Radford et al. 2016, figure 1, z of 100: batch norm except at g's output and D's input."""
+    pairs = list(pairwise(channels))
+    inner = sum(conv(a, b, 4, bias=False) for a, b in pairs)
+    norms = 2 * sum(channels)  # a scale and a shift
+    g = conv(100, channels[-1], 4, bias=False) + inner + norms + conv(channels[0], 3, 4)
+    d = conv(3, channels[0], 4) + inner + norms - 2 * channels[0] + conv(channels[-1], 1, 4)
+    return g + d
+
+
+def test_dcgan_and_wgan_have_the_papers_layers():
+    """Arjovsky et al., §4: DCGAN's networks, in the authors' code of half the width."""
+    own = params(dcgan.method(dcgan.Config.paper()), (64, 64, 3))
+    assert count(own) == dcgan_networks((128, 256, 512, 1024))
+    own = params(wgan.method(wgan.Config.paper()), (64, 64, 3))
+    assert count(own) == dcgan_networks((64, 128, 256, 512))
+    assert sum(name.startswith("BatchNorm") for name in own["critic"]) == 3
+
+
+def test_perceptrons_have_the_sizes_that_their_docstrings_say():
+    own = params(gan.method(gan.Config.paper()), (28, 28, 1))
+    assert count(own) == dense(100, 1200, 1200, 784) + dense(784, 1200, 1200, 1)
+    own = params(cgan.method(cgan.Config.paper()), (28, 28, 1))
+    assert count(own) == dense(110, 1200, 1200, 784) + dense(794, 1200, 1200, 1)
+    own = params(cvae.method(cvae.Config.paper()), (28, 28, 1))
+    encoder, decoder = dense(1568, 1000, 1000, 400), dense(1200, 1000, 1000, 784)
+    assert count(own) == encoder + decoder + dense(784, 1000, 1000, 1000)
+
+
+def test_autoregressive_models_of_binary_data_have_the_papers_sizes():
+    """Larochelle & Murray: 500 units; Germain et al.: two layers of 8000; Frey et al.: 8×8."""
+    own = params(nade.method(nade.Config.paper()), (28, 28, 1))
+    assert count(own) == 2 * 784 * 500 + 500 + 784
+    own = params(made.method(made.Config.paper()), (28, 28, 1))
+    assert count(own) == dense(784, 8000, 8000, 784) + 784**2  # and the direct connections
+    own = params(fvsbn.method(fvsbn.Config.paper()), (8, 8, 1))
+    assert count(own) == 64**2 + 64  # of which the lower triangle is used
+
+
+def test_real_nvp_has_the_papers_layers():
+    """Dinh et al., §4.1, on CIFAR-10: 8 residual blocks of 64 channels, with ActNorm here."""
+
+    def coupling(channels):
+        blocks = 8 * (conv(64, 64, 1) + conv(64, 64, 3))
+        return conv(channels, 64, 3) + blocks + conv(64, 2 * channels, 3) + 2 * channels
+
+    own = params(realnvp.method(realnvp.Config.paper()), (32, 32, 3))
+    assert count(own) == 3 * (coupling(3) + coupling(12) + coupling(6))
+
+
+ROOT = Path(__file__).parents[1]
+ROWS = [
+    [cell.strip() for cell in line.split("|")[1:-1]]
+    for line in (ROOT / "docs" / "PAPERS.md").read_text(encoding="utf-8").splitlines()
+    if line.startswith("| `")
+]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row[0].strip("`") for row in ROWS])
+def test_the_table_of_papers_has_the_counts_of_the_networks(row):
+    module = discover.module(row[0].strip("`"))
+    cfg = module.Config.paper()
+    assert int(row[3].replace(",", "")) == count(params(module.method(cfg), cfg.shape))
 
 
 @pytest.mark.parametrize("module", [ddpm, conditional, latent, flow_matching])

@@ -79,6 +79,7 @@ VOCABULARY = {
     "first_kernel_size": (INT, "side of the first convolution's window, in pixels"),
     "residual_kernel_size": (INT, "side of the window of a block's last convolution, in pixels"),
     "transposed": (BOOL, "whether a decoder grows by transposed convolutions"),
+    "batch_norm": (BOOL, "whether the networks are DCGAN's, with batch norm in the critic"),
     "init_std": (FLOAT, "standard deviation of initial weights; 0: by the number of inputs"),
     "sigmoid": (BOOL, "whether a decoder of images ends in a sigmoid"),
     "dropout": (FLOAT, "rate"),

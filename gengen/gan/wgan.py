@@ -45,8 +45,8 @@ from jax.typing import ArrayLike
 
 from gengen.contract import Task
 from gengen.contract import unconditional as condition_of
+from gengen.gan import dcgan, networks
 from gengen.gan import game as games
-from gengen.gan import networks
 from gengen.gan.game import GENERATOR, Game, Losses, Networks, play, with_networks
 from gengen.optim import ScheduledConfig, ascend, clip_weights, learning_rate
 from gengen.steps import Loss
@@ -76,6 +76,7 @@ class Config(ScheduledConfig):
     # (): perceptrons, for images too.
     channels: tuple[int, ...] = (32, 64)
     hidden: tuple[int, ...] = (256, 256, 256)  # sizes of the hidden layers of perceptrons
+    batch_norm: bool = False  # of images: DCGAN's networks, with batch norm in the critic too
 
     RENAMED: ClassVar[dict[str, str | None]] = {
         "m": "critic_batch_size", "c": "weight_clip", "latent": "latent_dim", "widths": "hidden",
@@ -83,14 +84,14 @@ class Config(ScheduledConfig):
 
     @classmethod
     def paper(cls) -> Self:
-        """Return Algorithm 1 with its constants, for DCGAN-sized networks on 64×64 images.
+        """Return Algorithm 1 with its constants, for DCGAN's networks on 64×64 images (§4).
 
-        The paper's generator has transposed convolutions, and its critic batch norm. Algorithm 1
-        has no longer phases of the critic: `long_n_critic` is 0; it is 100 in the authors' code.
+        The widths are those of the authors' code, half of DCGAN's; the paper does not state them.
+        Algorithm 1 has no longer phases of the critic: `long_n_critic` is 0; it is 100 in the code.
         """
         return cls(
             shape=(64, 64, 3), critic_batch_size=64, n_critic=5, weight_clip=0.01,
-            learning_rate=5e-5, latent_dim=100, channels=(64, 128, 256, 512),
+            learning_rate=5e-5, latent_dim=100, channels=(64, 128, 256, 512), batch_norm=True,
         )  # fmt: skip
 
     @classmethod
@@ -115,6 +116,8 @@ class Config(ScheduledConfig):
         networks.check_data_shape(self.shape)
         for name in ("critic_batch_size", "n_critic", "weight_clip", "learning_rate", "latent_dim"):
             networks.require_positive(name, getattr(self, name))
+        if self.batch_norm:
+            dcgan.Config(shape=self.shape, channels=self.channels)  # checks both
         if self.long_n_critic < 0 or self.long_n_critic % self.n_critic:
             raise InputError(
                 f"Config.long_n_critic = {self.long_n_critic}; it must be 0, or a multiple of "
@@ -130,6 +133,8 @@ def wasserstein() -> Losses:
 def game(cfg: Config, net: Networks | None = None) -> Game:
     """Return the generator and the critic, the Config's or the user's own, with the losses."""
     both = networks.networks(cfg)
+    if cfg.batch_norm:
+        both = dcgan.Generator(cfg.shape, cfg.channels[::-1]), dcgan.Discriminator(cfg.channels)
     wgan = Game(*both, cfg.shape, cfg.latent_dim, wasserstein(), discriminator_name=CRITIC)
     return with_networks(wgan, net)
 

@@ -1,6 +1,7 @@
 """Wasserstein GAN: Algorithm 1 by hand, and what the critic's gap means."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -276,3 +277,25 @@ def test_the_losses_of_algorithm_1_take_penalties_and_transforms():
     noisy = dataclasses.replace(plain, transforms=(instance_noise(1.0),))
     other, _ = wgan.algorithm_1(noisy)["critic"](state.params, {}, key, batch)
     assert abs(float(other) - float(gap)) > 1e-4
+
+
+def test_with_batch_norm_both_players_are_dcgans_and_the_critic_is_clipped():
+    """As in the paper's experiments: averages of both move, and all weights stay in [-c, c]."""
+    cfg = wgan.Config(
+        shape=(8, 8, 1), channels=(4, 6), latent_dim=3, critic_batch_size=4, n_critic=2,
+        batch_norm=True,
+    )  # fmt: skip
+    images = np.random.default_rng(0).uniform(-1, 1, (8, 8, 8, 1)).astype(np.float32)
+    method = wgan.method(cfg)
+    state = method.init(jax.random.key(0), {"image": images})
+    start: Any = state.mutables["batch_stats"]
+    state, _ = method.train_step(jax.random.key(1), state, {"image": images})
+    stats: Any = state.mutables["batch_stats"]
+    for name in ("critic", "generator"):
+        moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), start[name], stats[name])
+        assert min(jax.tree.leaves(moved)) > 0
+    critic = jax.tree.leaves(state.params["critic"])
+    assert max(float(np.abs(leaf).max()) for leaf in critic) <= np.float32(0.01) * (1 + 1e-6)
+    assert wgan.sample(cfg, state.variables, jax.random.key(2), 3).shape == (3, 8, 8, 1)
+    with pytest.raises(ValueError, match="must be"):
+        wgan.Config(shape=(7, 8, 1), channels=(4,), batch_norm=True)
