@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gengen.autoencoder import adversarial, autoencoder, denoising, stacked
-from gengen.autoregressive import fvsbn, made, nade, pixelcnn
+from gengen.autoregressive import fvsbn, made, nade, pixelcnn, pixelrnn
 from gengen.contract import Task
 from gengen.diffusion import conditional, ddpm, latent
 from gengen.flow import realnvp
@@ -212,6 +212,15 @@ def test_autoregressive_models_of_binary_data_have_the_papers_sizes():
     assert count(own) == dense(784, 8000, 8000, 784) + 784**2  # and the direct connections
     own = params(fvsbn.method(fvsbn.Config.paper()), (8, 8, 1))
     assert count(own) == 64**2 + 64  # of which the lower triangle is used
+
+
+def test_the_pixelrnn_has_the_papers_layers():
+    """Table 1: 7 Diagonal BiLSTM layers of 16 units for MNIST, a first window of 7×7."""
+    own = params(pixelrnn.method(pixelrnn.Config.paper()), (28, 28, 1))
+    first = (3 * 7 + 4) * 32 + 2 * 32  # the rows above, the pixels to the left
+    lstm = 32 * 64 + 64 + 33 * 64 + 64 + 2 * 32 * 64  # from the left, the right; two states each
+    up = 17 * 32
+    assert count(own) == first + 7 * (lstm + up) + dense(32, 32, 1)
 
 
 def test_real_nvp_has_the_papers_layers():
