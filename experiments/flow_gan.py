@@ -4,6 +4,8 @@ Grover et al. 2018 (1705.08868): trained as a game alone, a flow gives samples t
 density that hardly covers the data, which its exact likelihood shows; the hybrid keeps both. The
 flow, its batches and the number of its steps are equal; bits per dimension are of all 360 held-out
 digits of scikit-learn, with uniform dequantisation; fid is of random features of as many samples.
+
+
 """
 
 from __future__ import annotations

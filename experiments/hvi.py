@@ -3,6 +3,8 @@
 The same encoder and decoder, optimiser and steps, without transitions and with one of 1 and of 4
 leapfrog steps. Bernoulli likelihood with dynamic binarisation; nats per binary image over all 500
 held-out digits: the bound that is maximised, of one path, and the importance-weighted one of 64.
+
+
 """
 
 from __future__ import annotations

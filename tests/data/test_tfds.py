@@ -29,7 +29,7 @@ class SmallDigits(tfds.core.GeneratorBasedBuilder):
     def _info(self):
         image = tfds.features.Image(shape=(28, 28, 1), encoding_format="png")
         label = tfds.features.ClassLabel(num_classes=10)
-        features = tfds.features.FeaturesDict({"image": image, "label": label})
+        features: Any = tfds.features.FeaturesDict({"image": image, "label": label})
         return tfds.core.DatasetInfo(builder=self, features=features)
     def _split_generators(self, dl_manager):
         folder = Path(sys.argv[1])

@@ -117,6 +117,7 @@ def test_cycles_of_a_linear_toy_close_when_their_weight_is_large():
         own = dataclasses.replace(cfg, cycle_weight=weight)
         method = cyclegan.method(own, optax.adam(1e-2), (linear, linear, Judge(), Judge()))
         state, step = method.init(jax.random.key(0), batch), jax.jit(method.train_step)
+        found = {}
         for _ in range(500):
             state, found = step(KEY, state, batch)
         losses[weight] = float(found["cycle_loss"])
