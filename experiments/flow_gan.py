@@ -5,7 +5,14 @@ density that hardly covers the data, which its exact likelihood shows; the hybri
 flow, its batches and the number of its steps are equal; bits per dimension are of all 360 held-out
 digits of scikit-learn, with uniform dequantisation; fid is of random features of as many samples.
 
+Expected, as measured (results/flow_gan_digits.json), seed 0, two CPU cores, 111 s:
 
+    bits per dimension, maximum likelihood                                5.051
+    fid[random-v1], maximum likelihood                                   0.1228  (real: 0.0191)
+    bits per dimension, hybrid                                            5.053
+    fid[random-v1], hybrid                                               0.0998  (real: 0.0191)
+    bits per dimension, game                                          1.362e+04
+    fid[random-v1], game                                                  9.489  (real: 0.0191)
 """
 
 from __future__ import annotations

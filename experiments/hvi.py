@@ -4,7 +4,14 @@ The same encoder and decoder, optimiser and steps, without transitions and with 
 leapfrog steps. Bernoulli likelihood with dynamic binarisation; nats per binary image over all 500
 held-out digits: the bound that is maximised, of one path, and the importance-weighted one of 64.
 
+Expected, as measured (results/hvi_mnist5k.json), seed 0, two CPU cores, 85 s:
 
+    bound, nats per image, no transition                                 -121.6
+    bound of 64 paths, nats per image, no transition                     -116.9
+    bound, nats per image, 1 leapfrog step                               -121.2
+    bound of 64 paths, nats per image, 1 leapfrog step                   -116.5
+    bound, nats per image, 4 leapfrog steps                              -118.8
+    bound of 64 paths, nats per image, 4 leapfrog steps                  -114.5
 """
 
 from __future__ import annotations

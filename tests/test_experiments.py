@@ -17,7 +17,8 @@ FOLDER = ROOT / "experiments"
 QUICK = ("ar", "gmm_mouse")
 SLOW = (
     "aae_mnist5k", "attributes", "autoencoder_mnist5k", "beta_vae", "cvae", "denoising_mnist5k",
-    "domain_adaptation", "flow_gan", "hvi", "photographs", "ppca", "realnvp_images", "stacked_mnist5k", "vae", "vqvae",
+    "domain_adaptation", "flow_gan", "hvi", "photographs", "ppca", "realnvp_images",
+    "stacked_mnist5k", "vae", "vqvae",
     "why_gans_fail",
 )  # fmt: skip
 SMALL = {

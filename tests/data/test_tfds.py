@@ -207,15 +207,15 @@ def test_omniglots_characters_keep_their_alphabets():
     from gengen.metrics import one_shot
 
     builder: Any = tfds.builder_cls("omniglot")
-    features = tfds.features.FeaturesDict({
+    features: Any = tfds.features.FeaturesDict({
         "image": tfds.features.Image(shape=(105, 105, 3)),
         "alphabet": tfds.features.ClassLabel(names=["Greek", "Latin"]),
         "alphabet_char_id": np.int64,
         "label": tfds.features.ClassLabel(names=["Greek_0", "Greek_1", "Latin_0"]),
     })  # fmt: skip
     with tfds.testing.mock_data(num_examples=5):
-        own = tfds.builder("omniglot").info
-    assert set(own.features) == set(features) and builder.name == "omniglot"
+        own: Any = tfds.builder("omniglot").info
+    assert {*own.features} == {*features} and builder.name == "omniglot"
     assert _keys("tfds:omniglot", own) == ("image", "label")
     names = features["label"].names
     np.testing.assert_array_equal(one_shot.alphabets([2, 0, 1, 1], names), [1, 0, 0, 0])
