@@ -204,7 +204,7 @@ def test_a_regression_on_the_class_returns_the_mean_of_the_class(recipe):
     import jax.numpy as jnp
 
     from gengen.diffusion import conditional
-    from tests.training import train
+    from tests.train_steps import train
 
     regression = recipe("conditional_images")
     cfg = conditional.Config(shape=(2,), num_classes=2, hidden_dim=16, learning_rate=1e-2,

@@ -13,7 +13,7 @@ from gengen import distributions as dist
 from gengen.autoencoder import adversarial, autoencoder
 from gengen.data import load, to_batch
 from gengen.divergences import mmd
-from tests.training import train
+from tests.train_steps import train
 
 CFG = adversarial.Config(shape=(3,), hidden=(8,), discriminator_hidden=(8,), batch_size=16)
 TOY = adversarial.Config(shape=(8, 8, 1), hidden=(128, 128), discriminator_hidden=(128, 128))

@@ -8,7 +8,7 @@ import pytest
 from scipy.linalg import subspace_angles
 
 from gengen.autoencoder import autoencoder
-from tests.training import falling, often, train
+from tests.train_steps import falling, often, train
 
 STEPS = 4000
 LINEAR = autoencoder.Config(shape=(6,), latent_shape=(2,))

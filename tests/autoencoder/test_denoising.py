@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gengen.autoencoder import denoising
-from tests.training import falling, train
+from tests.train_steps import falling, train
 
 SIGMA = 0.8
 LINEAR = denoising.Config(shape=(3,), latent_shape=(3,), noise="gaussian", noise_std=SIGMA)

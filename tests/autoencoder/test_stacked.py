@@ -14,7 +14,7 @@ from gengen import loop
 from gengen.autoencoder import stacked
 from gengen.data import Dataset, load, to_batch
 from tests.autoencoder.test_autoencoder import correlated, pca
-from tests.training import falling, train
+from tests.train_steps import falling, train
 
 LINEAR = stacked.Config(
     shape=(6,), hidden=(4, 2), activation="linear", num_classes=0, mask_fraction=0.0

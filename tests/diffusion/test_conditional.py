@@ -13,7 +13,7 @@ from gengen.contract import Task
 from gengen.diffusion import conditional, ddpm, latent
 from gengen.types import InputError
 from tests.diffusion.test_ddpm import traced
-from tests.training import often
+from tests.train_steps import often
 
 TINY: dict = dict(shape=(8, 8, 3), patch=2, channels=(8,), num_blocks=(1,), T=20, num_groups=4)
 CLASSES = conditional.Config(shape=(2,), num_classes=3, T=100, hidden_dim=64, ema_decay=0.99,

@@ -15,7 +15,7 @@ from gengen.errors import InputError
 from gengen.gan import cgan, dcgan, game
 from gengen.gan.game import player_losses
 from gengen.gan.networks import concatenate_class
-from tests.training import often
+from tests.train_steps import often
 
 CFG = cgan.Config(
     shape=(4, 4, 1), channels=(), hidden=(8,), latent_dim=3, num_classes=3, batch_size=6
