@@ -195,7 +195,10 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     reasons = {_key(mutant): mutant.survives for mutant in mutants()}
     families = [f"| {f} | {count[f]} | {killed[f]} ({killed[f] / count[f]:.0%}) |\n" for f in count]
     alive = [row for row in rows if not row["killer"]]
-    survivors = "\nNot noticed:\n\n" if alive else ""
+    missing = Counter(m.family for m in mutants()) - count
+    survivors = "\nNot run yet: " + ", ".join(f"{n} of {f}" for f, n in missing.items()) + ".\n"
+    survivors = survivors if missing else ""
+    survivors += "\nNot noticed:\n\n" if alive else ""
     for row in alive:
         reason = reasons[tuple(row[name] for name in KEY)]
         survivors += f"- {row['file']}: {row['breaks']}. {reason}".rstrip() + "\n"
@@ -212,8 +215,6 @@ def main() -> None:
     args = parser.parse_args()
     rows = merged(run_all(mutants(args.families), args.workers))
     RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    if missing := len(mutants()) - len(rows):
-        sys.exit(f"{missing} mutants have no result yet: docs/MUTANTS.md stays as it is")
     text = markdown(rows)
     print(text)
     (ROOT / "docs" / "MUTANTS.md").write_text(text, encoding="utf-8")

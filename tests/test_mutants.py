@@ -56,9 +56,11 @@ def test_results_of_other_families_are_kept_and_of_gone_mutants_dropped(script, 
     gone = {"family": "vae", "file": "z", "breaks": "z", "now": "z", "killer": "t", "seconds": 1.0}
     rows = script.merged([script.Outcome(other, "tests/t.py", 1.0)])
     assert [row["family"] for row in rows] == ["vae"]
+    assert "Not run yet: 1 of gan." in script.markdown(rows)
     script.RESULTS.write_text(json.dumps([*rows, gone]))
     rows = script.merged([script.Outcome(one, "tests/s.py", 2.0)])
     assert [row["killer"] for row in rows] == ["tests/s.py", "tests/t.py"]
+    assert "Not run yet" not in script.markdown(rows)
 
 
 def test_the_committed_page_is_made_of_the_committed_results(script):
