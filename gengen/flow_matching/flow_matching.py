@@ -37,6 +37,8 @@ from gengen.contract import (
     refuse_condition,
     require_num,
 )
+from gengen.diffusion import samplers
+from gengen.diffusion.condition import in_turn, one_hot
 from gengen.diffusion.defaults import optimizer, patch_size, task_fields
 from gengen.flow_matching import ode
 from gengen.flow_matching.ode import Velocity
@@ -179,15 +181,12 @@ def velocity(cfg: Config, variables: PyTree, y: Array, net: nn.Module | None = N
     """Return the trained network as `u(z, t)`, with guidance, for one-hot classes y."""
     used = net or Field(cfg)
 
-    def u(z: Array, t: Array) -> Array:
-        if not (cfg.guidance and cfg.num_classes):
-            return jnp.asarray(used.apply(variables, z, t, y, False))
-        twice = jax.tree.map(lambda a: jnp.concatenate([a, a]), (z, t))
-        both = jnp.concatenate([y, jnp.zeros_like(y)])
-        with_class, without = jnp.split(jnp.asarray(used.apply(variables, *twice, both, False)), 2)
-        return (1 + cfg.guidance) * with_class - cfg.guidance * without
+    def given(y: Array) -> Velocity:
+        return lambda z, t: jnp.asarray(used.apply(variables, z, t, y, False))
 
-    return u
+    if not (cfg.guidance and cfg.num_classes):
+        return given(y)
+    return samplers.guided(given(jnp.concatenate([y, jnp.zeros_like(y)])), cfg.guidance)
 
 
 def times(cfg: Config, key: Key, num: int) -> Array:
@@ -224,15 +223,11 @@ def condition_of(cfg: Config, batch: Batch) -> Array | None:
     return labels_of(cfg, batch)
 
 
-def _one_hot(cfg: Config, condition: ArrayLike | None, num: int, in_turn: bool) -> Array:
-    """Return a condition as the network takes it: [num, num_classes]."""
+def _check(cfg: Config, condition: ArrayLike | None, num: int) -> Array | None:
+    """Return a condition as labels [num], or None."""
     if not cfg.num_classes:
         refuse_condition(condition)
-        return jnp.zeros((num, 0))
-    if condition is None and not in_turn:
-        return jnp.zeros((num, cfg.num_classes))
-    labels = np.arange(num) % cfg.num_classes if condition is None else condition
-    return jax.nn.one_hot(check_labels(labels, num, cfg.num_classes), cfg.num_classes)
+    return None if condition is None else check_labels(condition, num, cfg.num_classes)
 
 
 def sample(
@@ -250,7 +245,8 @@ def sample(
         net: the network that was trained instead of the Config's.
     """
     require_num(num)
-    return _sample(cfg, variables, key, _one_hot(cfg, condition, num, in_turn=True), net)
+    labels = in_turn(cfg, _check(cfg, condition, num), num)
+    return _sample(cfg, variables, key, one_hot(cfg, labels, num), net)
 
 
 @jit(0, 4)
@@ -294,7 +290,7 @@ def log_prob(
         net: the network that was trained instead of the Config's.
     """
     x = check_shape({"x": x}, cfg.shape)
-    y = _one_hot(cfg, condition, len(x), in_turn=False)
+    y = one_hot(cfg, _check(cfg, condition, len(x)), len(x))
     return _log_prob(cfg, variables, x, jax.random.key(0) if key is None else key, y, net)
 
 
@@ -349,10 +345,9 @@ def method(
     def loss(params: PyTree, mutables: PyTree, key: Key, batch: Batch):
         x, labels = check_shape(batch, cfg.shape), labels_of(cfg, batch)
         time_key, noise_key, drop_key, dropout_key = jax.random.split(key, 4)
-        y = jnp.zeros((len(x), cfg.num_classes))
-        if labels is not None:
-            dropped = rng.uniform(drop_key, (len(x), 1)) < cfg.condition_dropout
-            y = jnp.where(dropped, 0, jax.nn.one_hot(labels, cfg.num_classes))
+        y = one_hot(cfg, labels, len(x))
+        if cfg.num_classes:
+            y = jnp.where(rng.uniform(drop_key, (len(x), 1)) < cfg.condition_dropout, 0, y)
         eps = coupled(cfg, rng.normal(noise_key, x.shape), x)
         t = times(cfg, time_key, len(x))
         variables = {"params": params, **mutables}
