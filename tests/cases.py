@@ -141,7 +141,7 @@ CASES = {
         "flow_matching",
         flow_matching.Config(
             shape=(8, 8, 1), num_classes=10, guidance=0.5, patch=2, channels=(8,), num_blocks=(1,),
-            num_groups=4, dropout=0.1, batch_size=16, sample_steps=4,
+            num_groups=4, batch_size=16, sample_steps=4, warmup_steps=0,
         ),
         flow_matching.method,
         flow_matching.sample,

@@ -2,7 +2,8 @@
 
 Isola et al. 2017 (1611.07004, §6.1) and Zhu et al. 2017 (1703.10593, §7.2). In both papers batches
 have one image and no running averages are used, so that batch norm is instance norm: here each
-image is normalised by itself, whatever the batch size. Weights begin as N(0, 0.02²).
+image is normalised by itself, whatever the batch size. Weights begin as N(0, 0.02²). Convolutions
+before a norm have no bias: the norm takes it away, and Adam would only move it at random.
 """
 
 from __future__ import annotations
@@ -124,21 +125,26 @@ class ResNet(nn.Module):
         start, norm = x, lambda x: nn.relu(InstanceNorm()(x))
         x = norm(mirrored(x, self.channels[0], 7))
         for features in self.channels[1:]:
-            x = norm(convolution(features, 3, 2)(x))
+            x = norm(convolution(features, 3, 2, bias=False)(x))
         for _ in range(self.num_blocks):
             h = norm(mirrored(x, self.channels[-1], 3))
             x = x + InstanceNorm()(mirrored(h, self.channels[-1], 3))
         for features in self.channels[-2::-1]:
-            x = norm(ConvTranspose(features, (3, 3), (2, 2), kernel_init=INIT)(x))
-        x = mirrored(x, self.out, 7, nn.initializers.normal(0.002) if self.residual else INIT)
+            x = norm(ConvTranspose(features, (3, 3), (2, 2), use_bias=False, kernel_init=INIT)(x))
+        last = nn.initializers.normal(0.002) if self.residual else INIT
+        x = mirrored(x, self.out, 7, use_bias=True, kernel_init=last)
         return nn.tanh(x + jnp.arctanh(NEAR * start) if self.residual else x)
 
 
-def mirrored(x: Array, features: int, kernel: int, init: Any = INIT) -> Array:
+def mirrored(
+    x: Array, features: int, kernel: int, use_bias: bool = False, kernel_init: Any = INIT
+) -> Array:
     """Convolve x, with its mirror image around it: [B, H, W, C] → [B, H, W, features]."""
     pad = (kernel // 2, kernel // 2)
     x = jnp.pad(x, ((0, 0), pad, pad, (0, 0)), mode="reflect")
-    conv = nn.Conv(features, (kernel, kernel), padding="VALID", kernel_init=init)
+    conv = nn.Conv(
+        features, (kernel, kernel), padding="VALID", use_bias=use_bias, kernel_init=kernel_init
+    )
     return conv(x)
 
 
@@ -147,7 +153,7 @@ class PatchGAN(nn.Module):
 
     Attributes:
         channels: of each level, the finest first; each but the last halves the resolution.
-        affine: whether norms have a scale and a shift, instead of a bias before them.
+        affine: whether norms have a scale and a shift.
     """
 
     channels: tuple[int, ...]
@@ -157,7 +163,7 @@ class PatchGAN(nn.Module):
     def __call__(self, x: Array) -> Array:
         for i, features in enumerate(self.channels):
             stride = 1 if i == len(self.channels) - 1 else 2
-            x = convolution(features, KERNEL, stride, bias=i == 0 or not self.affine)(x)
+            x = convolution(features, KERNEL, stride, bias=i == 0)(x)
             x = InstanceNorm(self.affine)(x) if i else x
             x = nn.leaky_relu(x, 0.2)
         return convolution(1, KERNEL)(x)[..., 0]

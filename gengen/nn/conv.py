@@ -56,10 +56,11 @@ class ConvDecoder(nn.Module):
             )
         x = nn.Dense(height * width // factor**2 * self.channels[0])(z)
         x = x.reshape(z.shape[0], height // factor, width // factor, self.channels[0])
-        for features in (*self.channels[1:], out):
+        for features in self.channels[1:]:  # batch norm takes away what a bias before it adds
             x = upsample(nn.relu(batch_norm(train)(x)))
-            x = nn.Conv(features, (3, 3))(x)
-        return nn.tanh(x)
+            x = nn.Conv(features, (3, 3), use_bias=False)(x)
+        x = upsample(nn.relu(batch_norm(train)(x)))
+        return nn.tanh(nn.Conv(out, (3, 3))(x))
 
 
 class ConvTranspose(nn.Module):
