@@ -314,7 +314,9 @@ def test_the_papers_configs_can_be_traced(module):
     if module is conditional:
         traced(conditional.method(cfg), task)
     else:
-        for stage, shape in zip(latent.stages(cfg), (cfg.shape, latent.map_shape(cfg)), strict=True):
+        for stage, shape in zip(
+            latent.stages(cfg), (cfg.shape, latent.map_shape(cfg)), strict=True
+        ):
             traced(stage.method, Task(shape), "image" if stage.name == "codec" else "x")
 
 
