@@ -2,6 +2,7 @@
 
 make mutants                                     all of them: an hour on two cores
 python experiments/mutants.py diffusion gan      those of some families, beside the others' results
+python experiments/mutants.py --missing          those that were not run yet, or not noticed
 
 A mutant is a change of a line that alters what the code computes: a sign, a mask, an ignored input.
 tests/mutants/FAMILY.toml lists them. Each is applied to a copy of the project, and the fast tests
@@ -173,15 +174,19 @@ def merged(outcomes: list[Outcome]) -> list[dict[str, Any]]:
     Recorded mutants that the lists no longer have are left out.
     """
     found = {_key(o.mutant): {"killer": o.killer, "seconds": round(o.seconds, 1)} for o in outcomes}
-    recorded = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
-    before = {tuple(row[name] for name in KEY): row for row in recorded}
-    rows = []
+    before, rows = recorded(), []
     for mutant in mutants():
         key = _key(mutant)
         if key in found or key in before:
             own = found.get(key) or {name: before[key][name] for name in ("killer", "seconds")}
             rows.append(dict(zip(KEY, key, strict=True)) | own)
     return rows
+
+
+def recorded() -> dict[tuple[str, ...], dict[str, Any]]:
+    """Return the rows of tests/mutants/results.json, by what identifies a mutant."""
+    rows = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+    return {tuple(row[name] for name in KEY): row for row in rows}
 
 
 def _key(mutant: Mutant) -> tuple[str, ...]:
@@ -211,9 +216,12 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("families", nargs="*", help="lists to run; all if none is named")
+    parser.add_argument("--missing", action="store_true", help="only those not yet noticed")
     parser.add_argument("--workers", type=int, default=2, help="mutants at once")
     args = parser.parse_args()
-    rows = merged(run_all(mutants(args.families), args.workers))
+    noticed = {key for key, row in recorded().items() if row["killer"] and args.missing}
+    todo = [mutant for mutant in mutants(args.families) if _key(mutant) not in noticed]
+    rows = merged(run_all(todo, args.workers))
     RESULTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     text = markdown(rows)
     print(text)

@@ -63,6 +63,20 @@ def test_results_of_other_families_are_kept_and_of_gone_mutants_dropped(script, 
     assert "Not run yet" not in script.markdown(rows)
 
 
+def test_those_that_are_not_noticed_yet_are_run(script, two, monkeypatch, tmp_path):
+    one, other = two
+    first = [script.Outcome(one, "tests/t.py", 1.0), script.Outcome(other, "", 1.0)]
+    script.RESULTS.write_text(json.dumps(script.merged(first)))
+    (tmp_path / "docs").mkdir()
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    monkeypatch.setattr("sys.argv", ["mutants.py", "--missing"])
+    run = lambda todo, workers: [script.Outcome(m, "tests/s.py", 1.0) for m in todo]  # noqa: E731
+    monkeypatch.setattr(script, "run_all", run)
+    script.main()
+    rows = json.loads(script.RESULTS.read_text())
+    assert [row["killer"] for row in rows] == ["tests/t.py", "tests/s.py"]
+
+
 def test_the_committed_page_is_made_of_the_committed_results(script):
     rows = json.loads(script.RESULTS.read_text(encoding="utf-8"))
     page = (ROOT / "docs" / "MUTANTS.md").read_text(encoding="utf-8")

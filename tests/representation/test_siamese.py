@@ -88,10 +88,16 @@ def test_the_cosine_loss_by_hand():
 
 @pytest.mark.parametrize("name", ["siamese", "siamese-vectors"])
 def test_the_loss_of_a_step_is_that_of_its_pairs(name):
-    """The pairs of the step's key, their losses by hand, and λ times the squared kernels."""
+    """The pairs of the step's key, their losses by hand, and λ times the squared kernels.
+
+    One example is the only one of its class, where the pair should be of one class.
+    """
     case = CASES[name]
     cfg = dataclasses.replace(case.cfg, weight_decay=0.01)
     data, method = batch(case), siamese.method(cfg)
+    num = len(data["label"])
+    alone = np.flatnonzero(siamese.pairs(KEY, jnp.zeros(num, int), cfg.unlike_ratio).same)[-1]
+    data = {**data, "label": (np.arange(num) == alone).astype(np.int32)}
     state = method.init(KEY, data)
     x = data.get("image", data.get("x"))
     z = np.asarray(siamese.encode(cfg, state.variables, x))
@@ -104,6 +110,7 @@ def test_the_loss_of_a_step_is_that_of_its_pairs(name):
         each = -np.log(np.where(same, score, 1 - score))
     leaves = jax.tree_util.tree_leaves_with_path(state.params)
     penalty = 0.01 * sum(float((p**2).sum()) for path, p in leaves if "kernel" in str(path[-1]))
+    np.testing.assert_array_equal(chosen.valid, np.arange(num) != alone)
     want = float(np.mean(each * np.asarray(chosen.valid))) + penalty
     _, metrics = jax.jit(method.train_step)(KEY, state, data)
     assert float(metrics["loss"]) == pytest.approx(want, rel=1e-4)
