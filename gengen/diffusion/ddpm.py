@@ -35,7 +35,13 @@ from gengen import rng
 from gengen.contract import Task, refuse_condition, require_num
 from gengen.contract import unconditional as condition_of
 from gengen.diffusion import inverse, samplers
-from gengen.diffusion.defaults import optimizer, patch_size, task_fields
+from gengen.diffusion.defaults import (
+    check_choice,
+    check_network,
+    optimizer,
+    patch_size,
+    task_fields,
+)
 from gengen.diffusion.elbo import elbo, elbo_terms
 from gengen.diffusion.prediction import as_eps, noise_schedule, target
 from gengen.diffusion.samplers import EpsFn
@@ -48,7 +54,7 @@ from gengen.diffusion.schedule import (
     reverse_variances,
 )
 from gengen.nn.mlp import TimeMLP
-from gengen.nn.unet import RESAMPLE, SKIPS, UNet
+from gengen.nn.unet import UNet
 from gengen.optim import ScheduledConfig
 from gengen.steps import descent, with_ema
 from gengen.steps import method as build
@@ -141,26 +147,12 @@ class Config(ScheduledConfig):
         Raises:
             InputError: naming the field and its value.
         """
-        for name in ("T", "batch_size", "times_per_example", "hidden_dim"):
+        check_network(self)
+        for name in ("T", "times_per_example"):
             if getattr(self, name) < 1:
                 raise InputError(f"Config.{name} = {getattr(self, name)}; it must be at least 1")
-        if len(self.shape) not in (1, 3) or min(self.shape, default=0) < 1:
-            raise InputError(f"Config.shape = {self.shape}; it must be (H, W, C) or (D,)")
-        if self.patch < 0:
-            raise InputError(f"Config.patch = {self.patch}; it must be at least 0")
-        if not self.channels or len(self.num_blocks) != len(self.channels):
-            raise InputError(
-                f"Config.num_blocks = {self.num_blocks} and Config.channels = {self.channels}; "
-                "both must have one number per level"
-            )
-        for name, known in (
-            ("prediction", ("eps", "x0", "v")), ("sampler", tuple(SAMPLERS)), ("skips", SKIPS),
-            ("resample", RESAMPLE),
-        ):  # fmt: skip
-            if getattr(self, name) not in known:
-                raise InputError(
-                    f"Config.{name} = {getattr(self, name)!r}; it must be one of {', '.join(known)}"
-                )
+        for name, known in (("prediction", ("eps", "x0", "v")), ("sampler", tuple(SAMPLERS))):
+            check_choice(self, name, known)
         if self.sample_steps is not None and self.sample_steps < 1:
             raise InputError(f"Config.sample_steps = {self.sample_steps}; it must be at least 1")
         if 0 < self.decay_steps <= self.warmup_steps:
@@ -168,9 +160,8 @@ class Config(ScheduledConfig):
                 f"Config.decay_steps = {self.decay_steps}; it must be larger than warmup_steps = "
                 f"{self.warmup_steps}, or 0 for no decay"
             )
-        for name in ("dropout", "decay_floor"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"Config.{name} = {getattr(self, name)}; it must be in [0, 1)")
+        if not 0 <= self.decay_floor < 1:
+            raise InputError(f"Config.decay_floor = {self.decay_floor}; it must be in [0, 1)")
         left = noise_schedule(self).alpha_bars[-1]
         if left > MAX_SIGNAL:
             raise InputError(

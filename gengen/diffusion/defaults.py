@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import optax
 
 from gengen.contract import Task
+from gengen.nn.unet import RESAMPLE, SKIPS
 from gengen.optim import learning_rate
-from gengen.types import Shape
+from gengen.types import InputError, Shape
 
 
 def task_fields(task: Task) -> dict[str, Any]:
@@ -34,6 +36,42 @@ def task_fields(task: Task) -> dict[str, Any]:
     if tiny:  # one level, which compiles quickly
         fields |= {"channels": (64,), "num_blocks": (2,)}
     return fields
+
+
+def check_network(cfg: Any) -> None:
+    """Check the fields of the data, the network and the batches.
+
+    Raises:
+        InputError: naming the field and its value.
+    """
+    for name in ("batch_size", "hidden_dim"):
+        if getattr(cfg, name) < 1:
+            raise InputError(f"Config.{name} = {getattr(cfg, name)}; it must be at least 1")
+    if len(cfg.shape) not in (1, 3) or min(cfg.shape, default=0) < 1:
+        raise InputError(f"Config.shape = {cfg.shape}; it must be (H, W, C) or (D,)")
+    if cfg.patch < 0:
+        raise InputError(f"Config.patch = {cfg.patch}; it must be at least 0")
+    if not cfg.channels or len(cfg.num_blocks) != len(cfg.channels):
+        raise InputError(
+            f"Config.num_blocks = {cfg.num_blocks} and Config.channels = {cfg.channels}; "
+            "both must have one number per level"
+        )
+    for name, known in (("skips", SKIPS), ("resample", RESAMPLE)):
+        check_choice(cfg, name, known)
+    if not 0 <= cfg.dropout < 1:
+        raise InputError(f"Config.dropout = {cfg.dropout}; it must be in [0, 1)")
+
+
+def check_choice(cfg: Any, name: str, known: Collection[str]) -> None:
+    """Check that a field is one of the known words.
+
+    Raises:
+        InputError: naming the field, its value and the words.
+    """
+    if getattr(cfg, name) not in known:
+        raise InputError(
+            f"Config.{name} = {getattr(cfg, name)!r}; it must be one of {', '.join(known)}"
+        )
 
 
 def patch_size(shape: Shape, least: int = 7) -> int:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from gengen.diffusion.exact import Mixture
-from gengen.flow_matching.ode import Velocity
+from gengen.diffusion.ode import Velocity
 from gengen.types import Array
 
 

@@ -15,8 +15,9 @@ from gengen import rng
 from gengen.compile import compile_step
 from gengen.contract import Task
 from gengen.diffusion import exact as mixtures
+from gengen.diffusion import ode
 from gengen.errors import InputError
-from gengen.flow_matching import exact, flow_matching, ode
+from gengen.flow_matching import exact, flow_matching
 
 KEY = jax.random.key(0)
 WEIGHTS, MEANS, STD = np.array([0.3, 0.7]), np.array([[-1.0, 0.5], [1.0, 0.0]]), 0.4

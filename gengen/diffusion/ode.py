@@ -1,7 +1,9 @@
-r"""Solvers of dz/dt = u(z, t) from noise, t = 0, to data, t = 1, each in one `lax.scan`.
+r"""Solvers of dz/dt = u(z, t), each in one `lax.scan`, and the density along the flow.
 
-A velocity is any function `u(z, t)` of z [B, ...] and t [B] float32 in [0, 1]: a trained network,
-or the exact velocity of a known distribution (`gengen.flow_matching.exact`).
+A velocity is any function `u(z, t)` of z [B, ...] and t [B] float32: a trained network, or the
+exact velocity of a known distribution (`gengen.flow_matching.exact`). `sample`, `transport` and
+`log_density` go from noise at t = 0 to data at t = 1; `solve` and `with_divergence` through any
+times.
 
     euler      z + h u(z, t)                                    1 evaluation a step, error ~ h
     midpoint   z + h u(z + h/2 u(z, t), t + h/2)                2, ~ h²
@@ -103,17 +105,34 @@ def transport(velocity: Velocity, z: Array, steps: int, solver: str, back: bool 
 def log_density(
     velocity: Velocity, x: Array, key: Key, steps: int, solver: str, probes: int = 1
 ) -> Array:
-    """Return ln p(x) for x [B, ...] at t = 1: [B], in nats.
+    """Return ln p(x) for x [B, ...] at t = 1, where p is N(0, I) at t = 0: [B], in nats.
 
-    Up to the error of the solver it is exact for up to `EXACT_DIMS` dimensions. Beyond, the
-    divergence is estimated without bias (Hutchinson; Grathwohl et al. 2019, 1810.01367), with the
-    same random signs at all times.
+    Args:
+        velocity: of the flow.
+        x: the points.
+        key: see `with_divergence`.
+        steps: of the solver.
+        solver: one of `SOLVERS`.
+        probes: see `with_divergence`.
+    """
+    z, change = with_divergence(velocity, x, key, _times(steps)[::-1], solver, probes)
+    return dist.standard_normal(z) + change
+
+
+def with_divergence(
+    velocity: Velocity, x: Array, key: Key, times: np.ndarray, solver: str, probes: int = 1
+) -> tuple[Array, Array]:
+    """Return where x [B, ...] at times[0] is at times[-1], and ∫ div u dt along the way: [B].
+
+    The integral runs from times[0] to times[-1], up to the error of the solver. The divergence is
+    exact for up to `EXACT_DIMS` dimensions. Beyond, it is estimated without bias (Hutchinson;
+    Grathwohl et al. 2019, 1810.01367), with the same random signs at all times.
 
     Args:
         velocity: of the flow.
         x: the points.
         key: of the signs.
-        steps: of the solver.
+        times: [steps + 1], increasing or decreasing.
         solver: one of `SOLVERS`.
         probes: vectors of signs that an estimate is the mean of.
     """
@@ -133,8 +152,7 @@ def log_density(
         inner = jax.lax.map(lambda v: dist.total(v * pull(v)[0]), vectors)
         return u, share * inner.sum(0)
 
-    z, change = solve(slopes, (x, jnp.zeros(len(x))), _times(steps)[::-1], solver)
-    return dist.standard_normal(z.reshape(len(z), -1)) + change
+    return solve(slopes, (x, jnp.zeros(len(x))), times, solver)
 
 
 def _times(steps: int) -> np.ndarray:
