@@ -64,7 +64,8 @@ class Config(gan.Config):
     def paper(cls) -> Self:
         """Return five small GANs on MNIST, as in the paper's experiments.
 
-        The paper's networks have transposed convolutions and batch norm, and z is uniform.
+        Boosting has no network of its own. The paper's networks have transposed convolutions and
+        batch norm, and z is uniform; these are the family's small ones.
         """
         return cls(
             shape=(28, 28, 1), latent_dim=5, channels=(32, 64), batch_size=128, learning_rate=1e-3,

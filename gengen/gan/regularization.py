@@ -69,7 +69,8 @@ class Config(gan.Config):
     def paper(cls) -> Self:
         """Return R1 with the constants of Mescheder et al. 2018, on images of 128×128.
 
-        Their networks are residual (`gengen.gan.resnet_gan`); these are strided convolutions.
+        A regulariser has no network of its own. The paper's networks are residual
+        (`gengen.gan.resnet_gan`); these are strided convolutions.
         """
         return cls(
             shape=(128, 128, 3), latent_dim=256, channels=(64, 128, 256, 512, 1024), batch_size=64,

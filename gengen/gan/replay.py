@@ -46,8 +46,9 @@ class Config(gan.Config):
     def paper(cls) -> Self:
         """Return the buffer and the batch of the paper on 35×55 eye images.
 
-        The paper's generator is a residual network that refines simulated images, and is trained by
-        gradient descent; here it is a perceptron of z, trained by Adam.
+        Replay has no network of its own. The paper's generator is a residual network that refines
+        simulated images, and is trained by gradient descent; here it is a perceptron of z, trained
+        by Adam.
         """
         return cls(
             shape=(35, 55, 1), latent_dim=64, channels=(), hidden=(256, 256), batch_size=512,
