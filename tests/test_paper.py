@@ -183,14 +183,17 @@ def test_the_pixelrnn_has_the_papers_layers():
 
 
 def test_real_nvp_has_the_papers_layers():
-    """Dinh et al., §4.1, on CIFAR-10: 8 residual blocks of 64 channels, with ActNorm here."""
+    """Dinh et al., §4.1, on CIFAR-10: 8 residual blocks of 64 channels, with ActNorm here.
+
+    Three couplings by checkerboard, three by channel, and four by checkerboard at the end.
+    """
 
     def coupling(channels):
         blocks = 8 * (conv(64, 64, 1) + conv(64, 64, 3))
         return conv(channels, 64, 3) + blocks + conv(64, 2 * channels, 3) + 2 * channels
 
     own = params(realnvp.method(realnvp.Config.paper()), (32, 32, 3))
-    assert count(own) == 3 * (coupling(3) + coupling(12) + coupling(6))
+    assert count(own) == 3 * coupling(3) + 3 * coupling(12) + 4 * coupling(6)
 
 
 def test_flow_gan_has_real_nvps_network_and_a_convolutional_critic():

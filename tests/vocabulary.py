@@ -128,6 +128,7 @@ VOCABULARY = {
     "alpha": (FLOAT, "the logits are of alpha..1 - alpha"),
     "act_norm": (BOOL, "ActNorm before each coupling"),
     "num_couplings": (INT, "of a flow, of each kind at a level"),
+    "last_couplings": (INT, "of a flow, at the resolution that is not folded"),
     "scale_bound": (FLOAT, "upper bound of |s| of a coupling"),
     "num_transitions": (INT, "Hamiltonian transitions"),
     "num_leapfrog_steps": (INT, "of a transition"),

@@ -153,13 +153,13 @@ class RealNVP(nn.Module):
         levels = range(cfg.num_levels)
         self.before = [self._couplings(checkerboard) for _ in levels]  # folding
         self.after = [self._couplings(halves) for _ in levels]
-        self.last = self._couplings(checkerboard)
+        self.last = self._couplings(checkerboard, num=cfg.last_couplings)
 
-    def _couplings(self, *kinds: Callable[..., np.ndarray]) -> list[nn.Module]:
-        """Return couplings whose masks alternate with their complements."""
+    def _couplings(self, *kinds: Callable[..., np.ndarray], num: int = 0) -> list[nn.Module]:
+        """Return couplings whose masks alternate with their complements; 0: num_couplings."""
         cfg, layers = self.cfg, []
         net = self.net or network(cfg)
-        for i in range(cfg.num_couplings):
+        for i in range(num or cfg.num_couplings):
             mask = partial(kinds[i // 2 % len(kinds)], parity=i % 2)
             layers += [ActNorm()] if cfg.act_norm else []
             layers.append(Coupling(mask, net, cfg.scale_bound))

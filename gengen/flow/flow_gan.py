@@ -77,9 +77,9 @@ class Config(realnvp.Config):
         critic has no normalisation layers, and its weights are clipped.
         """
         return cls(
-            shape=(32, 32, 3), num_levels=1, num_couplings=3, hidden_channels=64, num_blocks=8,
-            adversarial_weight=1.0, likelihood_weight=1.0, critic_channels=(64, 128, 256),
-            n_critic=5, batch_size=320, learning_rate=1e-3,
+            shape=(32, 32, 3), num_levels=1, num_couplings=3, last_couplings=4, hidden_channels=64,
+            num_blocks=8, adversarial_weight=1.0, likelihood_weight=1.0,
+            critic_channels=(64, 128, 256), n_critic=5, batch_size=320, learning_rate=1e-3,
         )  # fmt: skip
 
     @classmethod

@@ -64,6 +64,7 @@ class Config(ScheduledConfig):
     alpha: float = 0.05  # the logits are of alpha..1 - alpha
     num_levels: int = 2  # of images: how often 2×2 pixels are folded into channels
     num_couplings: int = 4  # of each kind at a level; of vectors, in all
+    last_couplings: int = 0  # at the resolution of images that is not folded; 0: num_couplings
     scale_bound: float = 2.0  # upper bound of |s|
     act_norm: bool = True  # before each coupling
 
@@ -86,12 +87,11 @@ class Config(ScheduledConfig):
         """Return the paper's network and training on CIFAR-10.
 
         It differs from the paper in three ways: ActNorm instead of batch normalisation, residual
-        blocks without weight normalisation, and no L2 penalty on the weights' scale. The last level
-        has as many couplings as the others, three; the paper's has four.
+        blocks without weight normalisation, and no L2 penalty on the weights' scale.
         """
         return cls(
-            shape=(32, 32, 3), num_levels=1, num_couplings=3, hidden_channels=64, num_blocks=8,
-            batch_size=64, learning_rate=1e-3,
+            shape=(32, 32, 3), num_levels=1, num_couplings=3, last_couplings=4, hidden_channels=64,
+            num_blocks=8, batch_size=64, learning_rate=1e-3,
         )  # fmt: skip
 
     @classmethod
@@ -117,8 +117,9 @@ class Config(ScheduledConfig):
                 raise InputError(f"Config.{name} = {getattr(self, name)}; it must be positive")
         if not 0 < self.alpha < 0.5:
             raise InputError(f"Config.alpha = {self.alpha}; it must be in (0, ½)")
-        if self.num_levels < 0:
-            raise InputError(f"Config.num_levels = {self.num_levels}; it must be at least 0")
+        for name in ("num_levels", "last_couplings"):
+            if getattr(self, name) < 0:
+                raise InputError(f"Config.{name} = {getattr(self, name)}; it must be at least 0")
         if len(self.shape) == 3 and any(n % 2**self.num_levels for n in self.shape[:2]):
             raise InputError(
                 f"Config.num_levels = {self.num_levels}, but the sides of Config.shape = "

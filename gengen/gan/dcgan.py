@@ -14,7 +14,7 @@ and D the same way back. Batch norm normalises real and generated examples separ
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -142,6 +142,19 @@ class Discriminator(nn.Module):
         last = nn.Conv(1 + self.num_classes, x.shape[1:3], padding="VALID", kernel_init=INIT)
         v, *v_y = jnp.moveaxis(last(x)[:, 0, 0], -1, 0)
         return v if y is None else v + jnp.choose(y, v_y, mode="clip")
+
+
+def networks_of(cfg: Any) -> Networks:
+    """Return a Config's networks: the paper's, with batch norm, or the family's small ones."""
+    if not cfg.batch_norm:
+        return networks.networks(cfg)
+    return Generator(cfg.shape, cfg.channels[::-1]), Discriminator(cfg.channels)
+
+
+def check_batch_norm(cfg: Any) -> None:
+    """Check that the shape and the channels fit the paper's networks, if they are used."""
+    if cfg.batch_norm:
+        Config(shape=cfg.shape, channels=cfg.channels)
 
 
 def game(cfg: Config, net: Networks | None = None) -> Game:

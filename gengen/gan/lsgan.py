@@ -24,8 +24,8 @@ import optax
 from jax.typing import ArrayLike
 
 from gengen.contract import unconditional as condition_of
+from gengen.gan import dcgan, networks
 from gengen.gan import game as games
-from gengen.gan import networks
 from gengen.gan.game import Game, Losses, Networks, play, with_networks
 from gengen.types import Array, InputError, Key, Method, PyTree
 
@@ -39,23 +39,26 @@ class Config(networks.Config):
     a: float = 0.0  # D's target on samples
     b: float = 1.0  # D's target on data
     c: float = 1.0  # the generator's target for D on samples
+    batch_norm: bool = False  # of images: DCGAN's networks, with batch norm in D too
 
     @classmethod
     def paper(cls) -> Self:
         """Return the paper's training on LSUN, 112×112.
 
-        The paper's discriminator has batch norm, and its generator transposed convolutions, some of
-        them without a change of resolution.
+        The networks are DCGAN's, as in the paper. The paper's discriminator has 5×5 windows, where
+        this has 4×4, and a dense layer at its end; its generator has 3×3 windows, 256 channels down
+        to 28×28 pixels and two more layers, which do not change the resolution.
         """
         return cls(
             shape=(112, 112, 3), latent_dim=1024, channels=(64, 128, 256, 512), batch_size=64,
             learning_rate=1e-3, discriminator_learning_rate=1e-3, b1=0.5, b2=0.999, decay_steps=0,
-            ema_decay=0.0, a=0.0, b=1.0, c=1.0,
+            ema_decay=0.0, a=0.0, b=1.0, c=1.0, batch_norm=True,
         )  # fmt: skip
 
     def __post_init__(self):
         """Check the fields."""
         super().__post_init__()
+        dcgan.check_batch_norm(self)
         if self.a == self.b or self.a == self.c:
             raise InputError(
                 f"Config.a = {self.a}, b = {self.b}, c = {self.c}; a must differ from b, so that "
@@ -78,7 +81,7 @@ def least_squares(a: float = 0.0, b: float = 1.0, c: float = 1.0) -> Losses:
 def game(cfg: Config, net: Networks | None = None) -> Game:
     """Return the two networks, the Config's or the user's own, with the losses."""
     losses = least_squares(cfg.a, cfg.b, cfg.c)
-    both = networks.networks(cfg)
+    both = dcgan.networks_of(cfg)
     return with_networks(Game(*both, cfg.shape, cfg.latent_dim, losses), net)
 
 

@@ -29,7 +29,7 @@ from jax.typing import ArrayLike
 from gengen import rng
 from gengen.contract import Task
 from gengen.contract import unconditional as condition_of
-from gengen.gan import diagnostics, gan, networks
+from gengen.gan import dcgan, diagnostics, gan, networks
 from gengen.gan import game as games
 from gengen.gan.game import STATES, Game, Networks, Transform, player_losses
 from gengen.nn.mlp import MLP
@@ -50,6 +50,7 @@ class Config(gan.Config):
     fade_steps: int = 10_000  # train steps until λ is 0: K
     lens_learning_rate: float = 5e-4  # of the lens's Adam
     lens_channels: tuple[int, ...] = (16, 16)  # of its hidden layers, for images
+    batch_norm: bool = False  # of images: DCGAN's networks, with batch norm in D too
 
     RENAMED: ClassVar[dict[str, str | None]] = {
         "fade": "fade_steps", "lens_rate": "lens_learning_rate",
@@ -59,13 +60,14 @@ class Config(gan.Config):
     def paper(cls) -> Self:
         """Return the paper's training on 64×64 images, with the game of DCGAN.
 
-        The paper's lens has residual blocks, and its networks batch norm.
+        The widths are those of `wgan.Config.paper`, half of DCGAN's. The paper's lens has residual
+        blocks.
         """
         return cls(
             shape=(64, 64, 3), latent_dim=100, channels=(64, 128, 256, 512), batch_size=64,
             learning_rate=2e-4, discriminator_learning_rate=2e-4, b1=0.5, b2=0.999, decay_steps=0,
             ema_decay=0.0, loss="nonsaturating", fade_steps=100_000, lens_learning_rate=2e-4,
-            lens_channels=(64, 64),
+            lens_channels=(64, 64), batch_norm=True,
         )  # fmt: skip
 
     @classmethod
@@ -79,6 +81,7 @@ class Config(gan.Config):
     def __post_init__(self):
         """Check the fields."""
         super().__post_init__()
+        dcgan.check_batch_norm(self)
         for name in ("fade_steps", "lens_learning_rate"):
             networks.require_positive(name, getattr(self, name))
 
@@ -120,7 +123,8 @@ def lens(cfg: Config) -> Transform:
 
 def game(cfg: Config, net: Networks | None = None) -> Game:
     """Return `gan`'s game with the lens."""
-    return dataclasses.replace(gan.game(cfg, net), transforms=(lens(cfg),))
+    played = gan.game(cfg, net or dcgan.networks_of(cfg))
+    return dataclasses.replace(played, transforms=(lens(cfg),))
 
 
 def method(

@@ -116,8 +116,7 @@ class Config(ScheduledConfig):
         networks.check_data_shape(self.shape)
         for name in ("critic_batch_size", "n_critic", "weight_clip", "learning_rate", "latent_dim"):
             networks.require_positive(name, getattr(self, name))
-        if self.batch_norm:
-            dcgan.Config(shape=self.shape, channels=self.channels)  # checks both
+        dcgan.check_batch_norm(self)
         if self.long_n_critic < 0 or self.long_n_critic % self.n_critic:
             raise InputError(
                 f"Config.long_n_critic = {self.long_n_critic}; it must be 0, or a multiple of "
@@ -132,9 +131,7 @@ def wasserstein() -> Losses:
 
 def game(cfg: Config, net: Networks | None = None) -> Game:
     """Return the generator and the critic, the Config's or the user's own, with the losses."""
-    both = networks.networks(cfg)
-    if cfg.batch_norm:
-        both = dcgan.Generator(cfg.shape, cfg.channels[::-1]), dcgan.Discriminator(cfg.channels)
+    both = dcgan.networks_of(cfg)
     wgan = Game(*both, cfg.shape, cfg.latent_dim, wasserstein(), discriminator_name=CRITIC)
     return with_networks(wgan, net)
 

@@ -197,6 +197,7 @@ def test_it_learns_a_density_whose_entropy_is_known(draw, det):
         ({"shape": (1,)}, "two dimensions"),
         ({"shape": (6, 6, 1)}, "use num_levels = 1"),
         ({"num_levels": -1}, "Config.num_levels"),
+        ({"last_couplings": -1}, "Config.last_couplings"),
         ({"alpha": 0.5}, "Config.alpha"),
         ({"num_couplings": 0}, "Config.num_couplings"),
         ({"scale_bound": 0.0}, "Config.scale_bound"),

@@ -27,13 +27,13 @@ from tests.layers import conv, conv_decoder, conv_encoder, count, dense, params,
 FOUR = (64, 128, 256, 512)
 
 
-def dcgan_networks(channels):
-    """Radford et al. 2016, figure 1, z of 100: batch norm except at g's output and D's input."""
+def dcgan_networks(channels, latents=100, coarse=4):
+    """Radford et al. 2016, figure 1: batch norm except at g's output and D's input."""
     pairs = list(pairwise(channels))
     inner = sum(conv(a, b, 4, bias=False) for a, b in pairs)
     norms = 2 * sum(channels)  # a scale and a shift
-    g = conv(100, channels[-1], 4, bias=False) + inner + norms + conv(channels[0], 3, 4)
-    d = conv(3, channels[0], 4) + inner + norms - 2 * channels[0] + conv(channels[-1], 1, 4)
+    g = conv(latents, channels[-1], coarse, bias=False) + inner + norms + conv(channels[0], 3, 4)
+    d = conv(3, channels[0], 4) + inner + norms - 2 * channels[0] + conv(channels[-1], 1, coarse)
     return g + d
 
 
@@ -62,16 +62,17 @@ def test_wgan_gp_has_dcgans_levels_without_batch_norm_in_the_critic():
     assert encoder["Dense_0"]["kernel"].shape == (4 * 4 * 512, 1)
 
 
-def test_lsgan_has_levels_down_to_7_pixels():
+def test_lsgan_has_dcgans_layers_down_to_7_pixels():
     own = params(lsgan.method(lsgan.Config.paper()), (112, 112, 3))
-    assert count(own) == conv_decoder(1024, FOUR, 112, 3) + conv_encoder(3, FOUR, 112, 1)
+    assert count(own) == dcgan_networks(FOUR, latents=1024, coarse=7)
+    assert own["generator"]["ConvTranspose_0"]["kernel"].shape == (7, 7, 1024, 512)
+    assert sum(name.startswith("BatchNorm") for name in own["discriminator"]) == 3
 
 
-def test_the_tempered_gan_has_a_lens_of_three_convolutions():
+def test_the_tempered_gan_has_dcgans_layers_and_a_lens_of_three_convolutions():
     own = params(tempered.method(tempered.Config.paper()), (64, 64, 3))
     assert count(own["lens"]) == conv(3, 64, 3) + conv(64, 64, 3) + conv(64, 3, 3)
-    game = conv_decoder(100, FOUR, 64, 3) + conv_encoder(3, FOUR, 64, 1)
-    assert count(own) - count(own["lens"]) == game
+    assert count(own) - count(own["lens"]) == dcgan_networks(FOUR)
 
 
 def test_minibatch_discrimination_has_the_papers_kernels():
