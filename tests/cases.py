@@ -13,7 +13,7 @@ import numpy as np
 from gengen import rng
 from gengen.autoencoder import adversarial, autoencoder, denoising
 from gengen.autoregressive import fvsbn, made, nade, pixelcnn, pixelrnn
-from gengen.diffusion import conditional, ddpm
+from gengen.diffusion import conditional, ddpm, edm
 from gengen.flow import flow_gan, realnvp
 from gengen.flow_matching import flow_matching
 from gengen.gan import (
@@ -154,6 +154,13 @@ CASES = {
         ),
         flow_matching.method,
         flow_matching.sample,
+    ),
+    "edm": Case(
+        "edm",
+        edm.Config(shape=(2,), num_classes=10, guidance=0.5, hidden_dim=16, batch_size=16,
+                   warmup_steps=0, sample_steps=5, S_churn=1.0),
+        edm.method,
+        edm.sample,
     ),
     "flow_gan": Case(
         "flow_gan",

@@ -11,7 +11,7 @@ import pytest
 from gengen.autoencoder import adversarial, autoencoder, denoising, stacked
 from gengen.autoregressive import fvsbn, made, nade, pixelcnn, pixelrnn
 from gengen.contract import Task
-from gengen.diffusion import conditional, ddpm, latent
+from gengen.diffusion import conditional, ddpm, edm, latent
 from gengen.flow import flow_gan, realnvp
 from gengen.flow_matching import flow_matching
 from gengen.runs import config, discover
@@ -86,6 +86,13 @@ def test_the_prior_of_latent_diffusion_has_the_papers_parameters():
     wanted = unet(3, 3, (224, 448, 672, 896), 2, {1, 2, 3}, scale=False, resample_blocks=False)
     assert count(own) == wanted
     assert round(wanted / 1e6) == 274
+
+
+def test_the_network_of_edm_has_the_blocks_of_ddpmpp():
+    """Karras et al., appendix F: 256 channels at each of three resolutions, four blocks each."""
+    own = params(edm.method(edm.Config.paper()), (32, 32, 3))
+    levels = (256, 256, 256)
+    assert count(own) == unet(3, 3, levels, 4, {1}, scale=False, resample_blocks=True)
 
 
 def test_the_vae_has_the_papers_layers():

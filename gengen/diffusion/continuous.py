@@ -50,6 +50,7 @@ class ContinuousConfig(ScheduledConfig):
     num_blocks: tuple[int, ...] = (1, 2)  # residual blocks of each level
     skips: str = "level"  # or "block", see `ddpm.Config`
     resample: str = "convolution"  # or by a residual "block", with skips = "block"
+    time_scale: bool = True  # whether t scales and shifts features, or is added to them
     attention: tuple[int, ...] = ()  # resolutions with self-attention, in pixels
     num_heads: int = 4  # of attention
     num_groups: int = 8  # of group normalisation
@@ -110,7 +111,7 @@ class Field(nn.Module):
             net = UNet(
                 cfg.shape[-1], cfg.channels, cfg.num_blocks, cfg.attention, cfg.num_heads,
                 cfg.num_groups, cfg.dropout, cfg.patch or patch_size(cfg.shape), skips=cfg.skips,
-                resample=cfg.resample,
+                time_scale=cfg.time_scale, resample=cfg.resample,
             )  # fmt: skip
         return net(z, TIME_UNIT * t, train, label)
 
@@ -200,6 +201,11 @@ def train(
         return loss(predict, time_key, noise_key, x), ({}, mutables)
 
     return build(init_variables, with_ema(descent(of_batch, tx or optimizer(cfg)), cfg.ema_decay))
+
+
+def spread(t: Array, x: Array) -> Array:
+    """Return numbers t [B] in a shape that multiplies x [B, ...]."""
+    return t.reshape(-1, *(1,) * (x.ndim - 1))
 
 
 def normal_quantiles(key: Key, num: int) -> Array:

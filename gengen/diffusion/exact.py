@@ -1,6 +1,8 @@
 r"""Mixtures of Gaussians, whose denoisers and posteriors are known in closed form.
 
-    p(x) = Σ_k w_k N(m_k, s² I)      q(z_t) = Σ_k w_k N(√ᾱ_t m_k, (ᾱ_t s² + 1-ᾱ_t) I)
+    p(x) = Σ_k w_k N(m_k, s² I)      q(z) = Σ_k w_k N(a m_k, (a² s² + b²) I) of z = a x + b ε
+
+where ε ~ N(0, I). In `ddpm`, a = √ᾱ_t and b = √(1-ᾱ_t); in `edm`, a = 1 and b = σ.
 
 Samplers and methods for inverse problems take `denoiser` instead of a trained network; their errors
 are then their own.
@@ -54,17 +56,33 @@ def mixture(weights: np.ndarray, means: np.ndarray, std: float) -> Mixture:
 def denoiser(p: Mixture, schedule: Schedule) -> EpsFn:
     """Return E[ε | z_t], z [B, D], for isotropic components."""
     alpha, rest = (jnp.asarray(a, jnp.float32) for a in schedule[1:])
-    log_w, means = jnp.log(jnp.asarray(p.weights)), jnp.asarray(p.means, jnp.float32)
-    s2 = float(p.covariance[0, 0])
 
     def eps_fn(z: Array, t: Array) -> Array:
-        a, b = alpha[t - 1][:, None], rest[t - 1][:, None]
-        variance = a * s2 + b
-        away = z[:, None] - jnp.sqrt(a)[..., None] * means  # [B, K, D]
-        r = jax.nn.softmax(log_w - 0.5 * jnp.sum(away**2, -1) / variance, axis=1)
-        return jnp.sqrt(b) / variance * jnp.einsum("bk,bkd->bd", r, away)
+        a, b = jnp.sqrt(alpha[t - 1]), jnp.sqrt(rest[t - 1])
+        return -b[:, None] * score(p, z, a, b)
 
     return eps_fn
+
+
+def score(p: Mixture, z: Array, a: Array, b: Array) -> Array:
+    """Return ∇ ln q(z) [B, D] for z [B, D], a and b [B], and isotropic components."""
+    r, away, variance = _components(p, z, a, b)
+    return -jnp.einsum("bk,bkd->bd", r, away) / variance
+
+
+def mean_of_data(p: Mixture, z: Array, a: Array, b: Array) -> Array:
+    """Return E[x | z] [B, D] for z [B, D], a and b [B], and isotropic components."""
+    r, away, variance = _components(p, z, a, b)
+    each = jnp.asarray(p.means) + (a[:, None] * p.covariance[0, 0] / variance)[..., None] * away
+    return jnp.einsum("bk,bkd->bd", r, each)
+
+
+def _components(p: Mixture, z: Array, a: Array, b: Array) -> tuple[Array, Array, Array]:
+    """Return p(k|z) [B, K], z - a m_k [B, K, D] and the variance of z given k [B, 1]."""
+    log_w, means = jnp.log(jnp.asarray(p.weights)), jnp.asarray(p.means)
+    variance = (a**2 * p.covariance[0, 0] + b**2)[:, None]
+    away = z[:, None] - a[:, None, None] * means
+    return jax.nn.softmax(log_w - 0.5 * jnp.sum(away**2, -1) / variance, axis=1), away, variance
 
 
 def posterior(p: Mixture, A: np.ndarray, y: np.ndarray, noise: float) -> Mixture:

@@ -125,7 +125,7 @@ def coupled(cfg: Config, eps: Array, x: Array) -> Array:
 
 def interpolate(eps: Array, x: Array, t: Array) -> Array:
     """Return z_t = (1-t) ε + t x for t [B]."""
-    t = t.reshape(-1, *(1,) * (x.ndim - 1))
+    t = continuous.spread(t, x)
     return (1 - t) * eps + t * x
 
 

@@ -42,6 +42,7 @@ RUNS: dict[str, tuple[str, str]] = {
     ),
     "ddpm-vectors": ("moons", "T=8 hidden_dim=8 batch_size=16"),
     "denoising": ("digits", "channels=4,8 batch_size=16"),
+    "edm": ("digits", "num_classes=10 sample_steps=5 " + U_NET[4:]),
     "factor_analysis": ("digits", "latent_dim=3"),
     "flow_gan": ("moons", "num_couplings=2 hidden=8 critic_hidden=8 batch_size=16 n_critic=2"),
     "fvsbn": ("digits", "batch_size=16"),
