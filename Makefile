@@ -5,7 +5,7 @@ PY = .venv/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 WORKERS ?= 2
 
-.PHONY: help demo test slow long newest lint ci results faults mutants lock clean
+.PHONY: help demo test slow long newest lint docs ci results faults mutants lock clean
 
 help:  ## Print this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -30,7 +30,10 @@ lint: .venv/.dev  ## Check style, formatting and types
 	@$(PY) -m ruff format --check .
 	@$(PY) -m pyright
 
-ci: test lint slow  ## All of the above
+docs: .venv/.docs  ## Build the site in site/; a warning or a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+
+ci: test lint slow docs  ## All of the above
 
 results:  ## Regenerate docs/RESULTS.md from results/*.json
 	@$(PY) experiments/record.py
@@ -42,7 +45,7 @@ mutants: .venv/.dev  ## Put small errors into the code, count those that tests n
 	@$(PY) experiments/mutants.py
 
 lock: .venv/.dev  ## Choose versions anew: constraints.txt, for every Python and system
-	@$(PY) -m uv pip compile --universal --fork-strategy fewest --python-version 3.11 --extra dev \
+	@$(PY) -m uv pip compile --universal --fork-strategy fewest --python-version 3.11 --extra dev --extra docs \
 		--upgrade --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 		--quiet pyproject.toml --output-file constraints.txt
 
@@ -55,6 +58,9 @@ clean:  ## Remove both environments and caches, but no run
 
 .venv/.dev: pyproject.toml constraints.txt scripts/install.sh
 	@sh scripts/install.sh '.[dev]' $@
+
+.venv/.docs: pyproject.toml constraints.txt scripts/install.sh
+	@sh scripts/install.sh '.[docs]' $@
 
 .venv-newest/.dev: pyproject.toml scripts/install.sh
 	@sh scripts/install.sh '.[dev]' $@ newest

@@ -91,7 +91,7 @@ def require_even_images(shape: Shape) -> None:
 
 
 class Generator(nn.Module):
-    """g: z [B, latent_dim] → images in [-1, 1] [B, *shape].
+    """g: z [B, latent_dim] → images [B, *shape] in [-1, 1].
 
     Attributes:
         shape: of an image.

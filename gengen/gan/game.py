@@ -105,7 +105,7 @@ class Transform(NamedTuple):
     """A transform of the discriminator's inputs.
 
     Attributes:
-        name: of its state, in variables[STATES][name].
+        name: of its state, in `variables[STATES][name]`.
         in_discriminator_step: (params of all players, state, key, real, fake) ->
             (real, fake, state): the inputs that the discriminator is trained on.
         in_generator_step: (state, key, fake) -> fake: its input when the generator is trained.

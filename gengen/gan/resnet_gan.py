@@ -123,7 +123,7 @@ class Block(nn.Module):
 
 
 class Generator(nn.Module):
-    """g: z [B, latent_dim] → images in [-1, 1] [B, *shape]; `channels` starts at the coarsest."""
+    """g: z [B, latent_dim] → images [B, *shape] in [-1, 1]; `channels` starts at the coarsest."""
 
     shape: Shape
     channels: tuple[int, ...]

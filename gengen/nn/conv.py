@@ -32,7 +32,7 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """z [B, D] → images in [-1, 1] [B, *shape]: dense, then up through the levels; tanh at the end.
+    """z [B, D] → images [B, *shape] in [-1, 1]: dense, then up through the levels; tanh at the end.
 
     A level is batch norm, ReLU, twice the resolution, 3×3 convolution: transposed convolutions,
     the paper's way, are slow on CPU and leave a checkerboard.

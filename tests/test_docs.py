@@ -1,0 +1,36 @@
+"""Links, anchors and pictures of the pages."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    path.relative_to(ROOT).as_posix()
+    for path in [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *sorted((ROOT / "docs").rglob("*.md")),
+    ]
+]
+LINK = re.compile(r"\]\((?![a-z]+:)([^()\s]+)\)|(?:src|href)=\"(?![a-z]+:)([^\"]+)\"")
+
+
+def prose(page: str) -> str:
+    return re.sub(r"^```.*?^```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+def anchors(path: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", prose(path.relative_to(ROOT).as_posix()), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_and_headings(page):
+    for match in LINK.finditer(prose(page)):
+        target, _, anchor = (match[1] or match[2]).partition("#")
+        path = (ROOT / page).parent / target if target else ROOT / page
+        assert path.exists(), f"{page}: {target}"
+        if anchor:
+            assert anchor in anchors(path.resolve()), f"{page}: {target}#{anchor}"
