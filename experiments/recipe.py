@@ -27,6 +27,7 @@ from gengen.runs.trained import Run
 from gengen.stages import Stage
 from gengen.training import run_dir
 from gengen.training.report import write_report
+from gengen.training.validation import split
 from gengen.types import Method
 from gengen.viz.grid import grid, save_png
 
@@ -50,6 +51,14 @@ class Args:
     """Write results/NAME.json, and pictures into docs/images."""
 
 
+@dataclasses.dataclass(frozen=True)
+class ChoiceArgs(Args):
+    """Settings of a recipe whose own settings were chosen on validation digits."""
+
+    validation: bool = False
+    """Leave out 500 training digits and score those, not the test digits."""
+
+
 def run(main: Callable[[Any], None], args: type, description: str | None) -> None:
     """The command line of a recipe; what goes wrong becomes one line."""
     use_compilation_cache()
@@ -62,9 +71,13 @@ def run(main: Callable[[Any], None], args: type, description: str | None) -> Non
 # --- data ----------------------------------------------------------------------------------------
 
 
-def digits() -> tuple[Dataset, Dataset, np.ndarray]:
-    """mnist5k: train, test, and the test images in [-1, 1], float32 [500, 28, 28, 1]."""
-    train, test = load("mnist5k"), load("mnist5k:test")
+def digits(validation: bool = False) -> tuple[Dataset, Dataset, np.ndarray]:
+    """mnist5k: train, test, and the test images in [-1, 1], float32 [500, 28, 28, 1].
+
+    With `validation` both parts are of the training digits; the test digits are not read.
+    """
+    train = load("mnist5k")
+    train, test = split(train, 1 / 9) if validation else (train, load("mnist5k:test"))
     return train, test, images(test)
 
 

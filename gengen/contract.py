@@ -217,6 +217,20 @@ def adapt(cfg: Any, task: Task) -> Any:
     return dataclasses.replace(cfg, **changes)
 
 
+def check_latents(z: ArrayLike, latent_dim: int) -> Array:
+    """Return latents as float32 [B, latent_dim].
+
+    Raises:
+        InputError: for another shape.
+    """
+    z = jnp.asarray(z, jnp.float32)
+    if z.shape[1:] != (latent_dim,):
+        raise InputError(
+            f"latents have shape {z.shape}; they must be [B, latent_dim = {latent_dim}]"
+        )
+    return z
+
+
 def require_num(num: int) -> None:
     """Check the number of samples.
 

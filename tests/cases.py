@@ -22,6 +22,7 @@ from gengen.gan import (
     cyclegan,
     dcgan,
     gan,
+    icgan,
     lsgan,
     minibatch,
     pix2pix,
@@ -260,6 +261,11 @@ CASES = {
         pix2pix.method,
     ),
     "cgan": Case("cgan", cgan.Config(**GAN), cgan.method, cgan.sample),
+    "icgan": Case(  # the encoders' stage
+        "icgan",
+        icgan.Config(**GAN, encoder_hidden=(8,)),
+        icgan.encoders_method,
+    ),
     "lsgan": Case("lsgan", lsgan.Config(**GAN), lsgan.method, lsgan.sample),
     "wgan_gp": Case(
         "wgan_gp",
@@ -362,6 +368,10 @@ FITS: dict[str, tuple[str, list[str]]] = {
 STAGED: dict[str, tuple[str, list[str]]] = {
     "stacked": ("digits", ["hidden=16,8", "batch_size=16"]),
     "adagan": ("grid25", ["num_generators=2", "hidden=8", "latent_dim=2", "batch_size=16"]),
+    "icgan": (
+        "digits",
+        ["channels=4,8", "latent_dim=4", "encoder_channels=4", "encoder_hidden=8", "batch_size=16"],
+    ),
     "progressive": ("digits", ["channels=4,8", "latent_dim=4", "batch_size=16"]),
     "latent": (
         "digits",

@@ -36,6 +36,7 @@ from gengen.contract import (
     Task,
     adapt,
     check_labels,
+    check_latents,
     refuse_condition,
     require_num,
 )  # fmt: skip
@@ -254,11 +255,7 @@ def decode(
     Raises:
         InputError: for latents of another shape.
     """
-    z = jnp.asarray(z, jnp.float32)
-    if z.shape[1:] != (cfg.latent_dim,):
-        raise InputError(
-            f"latents have shape {z.shape}; they must be [B, latent_dim = {cfg.latent_dim}]"
-        )
+    z = check_latents(z, cfg.latent_dim)
     _check(cfg, condition, len(z))
     x = _decode(cfg, variables["params"], z)
     return jnp.clip(x, -1, 1) if len(cfg.shape) == 3 else x

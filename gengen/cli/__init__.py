@@ -125,7 +125,8 @@ class Sample:
     model: str | None = None
     """The file or dotted name of a model of your own."""
     classes: tuple[str, ...] = ()
-    """Classes to sample, in turn, from models that are conditioned on one: --classes Trouser 3."""
+    """Classes to sample, in turn, from models that are conditioned on one: --classes Trouser 3.
+    With --reconstruct: the classes that real examples are changed to, a column each."""
     interpolate: bool = False
     """Draw decoded codes on straight ways between those of real examples, a row a pair."""
     spherical: bool = False

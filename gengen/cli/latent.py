@@ -122,9 +122,13 @@ class Codes:
             if condition is not None:
                 rows = jax.tree.leaves(condition)[0].shape[0]
                 each = conditions.repeated(condition, max(1, len(z) // rows))
-            return self._in_chunks("decode", z.reshape(-1, *code), each)
+            return self.decode_as(z.reshape(-1, *code), each)
 
         return decode
+
+    def decode_as(self, z: np.ndarray, condition: PyTree) -> np.ndarray:
+        """Decoded codes [N, *code], each with its row of the condition: [N, *shape]."""
+        return self._in_chunks("decode", z, condition)
 
     def reconstruct(self, batch: Batch) -> np.ndarray:
         """The reconstructions of examples [N, *shape]."""
@@ -240,6 +244,8 @@ def manifold(args: Sample, codes: Codes) -> Picture:
 
 def reconstructions(args: Sample, codes: Codes) -> Picture:
     """Examples over what comes back of them; points or rows of vectors over the real ones."""
+    if args.classes:
+        return changed_classes(args, codes)
     name, batch, _ = codes.examples(args.num or 50)
     x = np.asarray(data_of(batch))
     out = codes.reconstruct(batch)
@@ -247,6 +253,22 @@ def reconstructions(args: Sample, codes: Codes) -> Picture:
     if x.ndim == 2:
         return Picture(picture(out, x), 1, caption)
     return Picture(latent.reconstructions(x, out), 2, caption)
+
+
+def changed_classes(args: Sample, codes: Codes) -> Picture:
+    """A row for each example, then what its code is decoded to with each class that is asked."""
+    name, batch, _ = codes.images(args.num or 8)
+    run, times = codes.trained, len(args.classes)
+    y = conditions.chosen(run.module, run.cfg, args.classes, times, run.settings.get("classes"))
+    x, z = np.asarray(data_of(batch)), codes.encode(batch)
+    two = codes.decode_as(z[[0, 0]], jnp.array([0, run.cfg.num_classes - 1]))
+    if np.array_equal(*two):
+        raise InputError(f"--classes: {run.name} decodes a code alike for every class")
+    out = codes.decode_as(np.repeat(z, times, axis=0), jnp.tile(y, len(z)))
+    out = np.clip(out, -1, 1).reshape(len(x), times, *x.shape[1:])
+    drawn = grid(np.concatenate([x[:, None], out], axis=1).reshape(-1, *x.shape[1:]), times + 1)
+    asked = ", ".join(args.classes)
+    return Picture(drawn, 2, f"{len(x)} examples of {name}, and as {asked}")
 
 
 def embedding(args: Sample, codes: Codes) -> Picture:

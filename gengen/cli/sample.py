@@ -35,8 +35,10 @@ def sample(args: Sample) -> None:
         raise InputError(f"--given and --{asked}: one picture at a time")
     if args.inverse != GivenOptions() and not given:
         raise InputError("--operator, --method and their like are of --given: give an image")
-    if args.classes and (asked or given):
-        raise InputError(f"--classes and --{asked or 'given'}: classes are asked of samples alone")
+    if args.classes and (given or asked not in (None, "reconstruct")):
+        raise InputError(
+            f"--classes and --{asked or 'given'}: classes are of samples and of --reconstruct"
+        )
     if args.num is not None and args.num < 1:
         raise InputError(f"--num {args.num}: at least 1 sample is drawn")
     kinds = (PICTURE,) if asked or given else (PICTURE, ARRAYS, FOLDER)

@@ -24,7 +24,7 @@ import optax
 from jax.typing import ArrayLike
 
 from gengen import rng
-from gengen.contract import refuse_condition, require_num
+from gengen.contract import check_latents, refuse_condition, require_num
 from gengen.contract import unconditional as condition_of
 from gengen.distributions import Normal
 from gengen.gan import game as games
@@ -285,11 +285,7 @@ def decode(
         InputError: for latents of another shape, or if there is a condition.
     """
     refuse_condition(condition)
-    z = jnp.asarray(z, jnp.float32)
-    if z.shape[1:] != (cfg.latent_dim,):
-        raise InputError(
-            f"latents have shape {z.shape}; they must be [B, latent_dim = {cfg.latent_dim}]"
-        )
+    z = check_latents(z, cfg.latent_dim)
     return _mean(_decoded(players(cfg, net)[0], games.of_player(GENERATOR, variables), z))
 
 

@@ -61,8 +61,8 @@ class Config(gan.Config):
         """
         if not task.num_classes:
             raise InputError(
-                "cgan is conditioned on a class, but the data have no labels: use labelled data, "
-                "or gan or dcgan"
+                f"{cls.__module__.rpartition('.')[2]} is conditioned on a class, but the data have "
+                "no labels: use labelled data, or gan or dcgan"
             )
         return dataclasses.replace(super().for_task(task), num_classes=task.num_classes)
 

@@ -49,6 +49,7 @@ RUNS: dict[str, tuple[str, str]] = {
     "gan": ("digits", GAN),
     "gmm": ("mouse", "num_components=2"),
     "hvi": ("digits", f"{VAE} num_transitions=1 num_leapfrog_steps=1"),
+    "icgan": ("digits", f"{GAN} encoder_channels=4,8 encoder_hidden=8"),
     "kmeans": ("digits", "num_clusters=4"),
     "latent": (
         "digits",

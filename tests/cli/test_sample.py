@@ -19,7 +19,13 @@ SMALL = {
     "vae": ("channels=4,8", "hidden=8", "latent_shape=2"),
     "cvae": ("channels=4,8", "hidden=8", "latent_shape=2"),
     "autoencoder": ("channels=4,8", "latent_shape="),
-    "adversarial": ("hidden=8", "discriminator_hidden=8", "prior=petals", "latent_dim=2"),
+    "adversarial": (
+        "hidden=8",
+        "discriminator_hidden=8",
+        "prior=petals",
+        "latent_dim=2",
+        "num_classes=10",
+    ),
     "vqvae": ("channels=4,8", "codebook_size=8", "code_dim=4"),
     "stacked": ("hidden=6",),
     "marginalized": (),
@@ -317,7 +323,10 @@ def spy(sample, asked):
         ("autoencoder", "--classes 3", "autoencoder does not sample"),
         ("autoencoder", "--out x.npz", "must end in .png"),
         ("vae", "--classes 3", "this vae is not conditioned on a class"),
-        ("vae", "--classes 3 --reconstruct", "--classes and --reconstruct"),
+        ("vae", "--classes 3 --reconstruct", "this vae is not conditioned on a class"),
+        ("cvae", "--classes 3 --interpolate", "--classes and --interpolate"),
+        ("cvae", "--classes 10 --reconstruct", "knows 0 to 9"),
+        ("adversarial", "--classes 3 --reconstruct", "adversarial decodes a code alike"),
         ("cgan", "--classes 3 10", "knows 0 to 9"),
     ],
 )
@@ -346,6 +355,23 @@ def test_pictures_of_codes_of_a_conditioned_model(runs, tmp_path, capsys):
         np.testing.assert_allclose(cell(seen, i, 0).astype(int), pixels(out[i]), atol=1)
     for flag in ("--manifold", "--traverse"):
         draw(tmp_path, capsys, run, flag, "--num", 4)
+
+
+def test_the_class_of_real_examples_is_changed(runs, tmp_path, capsys):
+    """A row for each example: it, and its code decoded with every class that is asked."""
+    run = runs("cvae")
+    words = ("--reconstruct", "--num", 3, "--classes", 7, 2)
+    seen, said = draw(tmp_path, capsys, run, *words)
+    assert "3 examples of digits:test, and as 7, 2" in said
+    m, batch = opened(run), held_out(3)
+    z = m.module.encode(m.cfg, m.variables, batch["image"], condition=batch["label"])
+    for column, k in enumerate([7, 2]):
+        out = m.module.decode(m.cfg, m.variables, z, condition=np.full(3, k))
+        for i in range(3):
+            np.testing.assert_array_equal(cell(seen, i, 0), pixels(batch["image"][i]))
+            got = cell(seen, i, 1 + column).astype(int)
+            np.testing.assert_allclose(got, pixels(out[i]), atol=1)
+    assert np.abs(cell(seen, 0, 1).astype(int) - cell(seen, 0, 2)).max() > 1
 
 
 def test_a_model_that_does_not_sample_draws_reconstructions(runs, tmp_path, capsys):
