@@ -195,7 +195,7 @@ def test_latents_are_found_and_the_class_changes(tmp_path):
     real, test = (load(f"digits{s}").arrays for s in ("", ":test"))
     flat = lambda x: np.asarray(x).reshape(len(x), -1)  # noqa: E731
     judge = LogisticRegression(max_iter=2000).fit(flat(real["image"]) / 255, real["label"])
-    x = np.float32(test["image"]) / 127.5 - 1
+    x = np.asarray(test["image"], np.float32) / 127.5 - 1
     other = (test["label"] + 1 + np.arange(len(x)) % 9) % 10
     edited = icgan.reconstruct(cfg, variables, x, condition=other)
     assert np.mean(judge.predict((flat(edited) + 1) / 2) == other) >= 0.9
