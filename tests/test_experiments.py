@@ -32,7 +32,7 @@ SMALL = {
     "vqvae_prior": ("--data", "mnist5k", "--samples", "250"),
 }
 # Whose results are not recorded yet.
-PENDING = {"flow_matching": ("--samples", "250"), "progressive": ()}
+PENDING = {"flow_matching": ("--samples", "250"), "icgan": (), "progressive": ()}
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ class Config(cgan.Config):
 
         Differences: the paper's encoders have batch norm, 5×5 convolutions and, for y, a hidden
         layer of 512 units; its y is a vector of binary attributes on CelebA, where it is a class
-        here; its discriminator gets y after the first layer; nothing is averaged.
+        here; its discriminator gets y after the first layer.
         """
         return cls(
             shape=(64, 64, 3), latent_dim=100, channels=(64, 128, 256, 512), batch_size=64,

@@ -9,6 +9,7 @@ from gengen.gan import (
     cyclegan,
     dcgan,
     gan,
+    icgan,
     lsgan,
     minibatch,
     pix2pix,
@@ -174,3 +175,14 @@ def test_pix2pix_has_the_papers_layers():
     g = sum(conv(a, b, 4, bias=False) for a, b in (*pairwise(down), *up)) + conv(128, 3, 4)
     g += 2 * sum(down[2:-1]) + 2 * sum(b for _, b in up)  # norms: a scale and a shift
     assert count(own) == g + patch_gan(6, affine=True)
+
+
+def test_icgan_has_encoders_of_four_levels_and_a_hidden_layer():
+    first, second = icgan.stages(icgan.Config.paper())
+    own = params(second.method, (64, 64, 3))
+    levels = strided(3, (32, 64, 128, 256))
+    assert count(own["encoder_z"]) == levels + dense(4 * 4 * 256, 4096, 100)
+    assert count(own["encoder_y"]) == levels + dense(4 * 4 * 256, 4096, 10)
+    own = params(first.method, (64, 64, 3))
+    assert count(own["generator"]) == conv_decoder(110, FOUR, 64, 3)  # of z and y
+    assert count(own["discriminator"]) == conv_encoder(13, FOUR, 64, 1)
