@@ -45,6 +45,7 @@ import numpy as np
 from recipe import Args, digits, directory, draw, finish, run, scores
 from recipe import train as fit
 
+from gengen.representation import embedding
 from gengen.vae import vae
 from gengen.viz import latent
 from gengen.viz.grid import save_png
@@ -83,7 +84,7 @@ def main(args: Settings) -> None:
             metrics[f"{score}, {title}"] = found
         decode = partial(vae.decode, cfg, variables)
         if dims == 2:
-            view = latent.scatter(z, test.arrays["label"], test.classes)
+            view = embedding.scatter(z, test.arrays["label"], test.classes)
             save_png(out / f"codes_{name}.png", view)
             save_png(out / f"manifold_{name}.png", latent.manifold(decode, 15), scale=2)
         else:

@@ -33,6 +33,7 @@ from recipe import train as fit
 
 from gengen.density import gmm
 from gengen.metrics.likelihood import importance_weighted
+from gengen.representation import embedding
 from gengen.vae import vae
 from gengen.viz import latent
 from gengen.viz.grid import save_png
@@ -82,7 +83,7 @@ def main(args: Args) -> None:
     z = np.asarray(vae.encode(cfg, variables, x))
     ways = latent.interpolations(decode, z[:8], z[8:16], 16, spherical=True)
     save_png(out / "interpolations.png", ways, scale=2)
-    view = latent.scatter(z, test.arrays["label"], test.classes, "tsne")
+    view = embedding.scatter(z, test.arrays["label"], test.classes, "tsne")
     save_png(out / "codes.png", view)
     finish(NAME, out, metrics, args, ("samples", "completions"))
 

@@ -40,6 +40,7 @@ from PIL import Image as Pillow
 from gengen.autoencoder import adversarial, autoencoder
 from gengen.compile import compile_step
 from gengen.data import batch_indices, load, to_batch
+from gengen.representation import embedding
 from gengen.viz import latent
 from gengen.viz.grid import grid
 
@@ -111,7 +112,7 @@ Pillow.fromarray(latent.reconstructions(held_out["image"][::25], back)[..., 0]).
 
 # %%
 codes = autoencoder.encode(cfg, plain, held_out["image"])
-Pillow.fromarray(latent.scatter(codes, held_out["label"]))
+Pillow.fromarray(embedding.scatter(codes, held_out["label"]))
 
 # %% [markdown]
 # ## Adversarial: codes with a law
@@ -127,7 +128,7 @@ for i in range(2 * steps):
     rows = batch_indices(len(data), aae.batch_size, seed=0, step=i)
     state, metrics = step(jax.random.key(1), state, to_batch(data.arrays, rows))
 codes = adversarial.encode(aae, state.variables, held_out["image"])
-Pillow.fromarray(latent.scatter(codes, held_out["label"]))
+Pillow.fromarray(embedding.scatter(codes, held_out["label"]))
 
 # %% [markdown]
 # Now draws of $p(z)$ can be decoded: new digits.

@@ -42,6 +42,7 @@ from PIL import Image as Pillow
 from gengen.compile import compile_step
 from gengen.data import batch_indices, load, to_batch
 from gengen.density import ppca
+from gengen.representation import embedding
 from gengen.vae import vae
 from gengen.viz import latent
 
@@ -109,7 +110,7 @@ Pillow.fromarray(latent.manifold(decode, side=15)[..., 0])
 # %%
 held_out = to_batch(test.arrays, np.arange(len(test)))
 codes = vae.encode(cfg, state.variables, held_out["image"])
-Pillow.fromarray(latent.scatter(codes, held_out["label"]))
+Pillow.fromarray(embedding.scatter(codes, held_out["label"]))
 
 # %% [markdown]
 # ## From digit to digit

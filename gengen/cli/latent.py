@@ -22,6 +22,7 @@ from gengen.contract import rows_of
 from gengen.data import DataOptions, open_data
 from gengen.errors import InputError
 from gengen.metrics.attributes import ATTRIBUTES
+from gengen.representation import embedding as embeddings
 from gengen.runs import conditions
 from gengen.runs.trained import Run
 from gengen.types import Batch, PyTree, Shape, data_of
@@ -35,7 +36,6 @@ CHUNK = 250  # examples or codes at once: bounds the memory
 LOOKED_AT = 500  # examples whose codes say how far codes go
 PRIOR_DRAWS = 10_000  # whose percentiles lay out a manifold
 FAR = 3.0  # standard deviations to each side of a traversal
-PERPLEXITY = 30.0
 STRENGTHS = 8  # images of a row of an attribute, from strength 0 to the one asked for
 IMPUTATIONS = 4  # of each example
 HALVES = ("top", "bottom", "left", "right")
@@ -277,8 +277,10 @@ def embedding(args: Sample, codes: Codes) -> Picture:
     z = _flat(codes.encode(batch))
     labels = np.asarray(batch["label"]) if "label" in batch else None
     view = str(args.embed)
-    perplexity = min(PERPLEXITY, max(1.0, (len(z) - 1) / 3))  # as t-SNE's authors bound it
-    drawn = latent.scatter(z, labels, classes, view, perplexity, args.seed)
+    perplexity = min(
+        embeddings.PERPLEXITY, max(1.0, (len(z) - 1) / 3)
+    )  # as t-SNE's authors bound it
+    drawn = embeddings.scatter(z, labels, classes, view, perplexity, args.seed)
     return Picture(drawn, 1, f"the codes of {len(z)} examples of {name}")
 
 

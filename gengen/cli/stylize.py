@@ -59,8 +59,8 @@ def stylize(args: Stylize) -> None:
     if args.size < 16:
         raise InputError(f"--size {args.size}: it must be at least 16")
     texture = args.content == "none"
-    style = _read(args.style, args.size)
-    content = None if texture else _read(args.content, args.size)
+    style = read(args.style, args.size)
+    content = None if texture else read(args.content, args.size)
 
     import jax
     import numpy as np
@@ -90,7 +90,7 @@ def stylize(args: Stylize) -> None:
     print(f"gengen: {args.out}", file=sys.stderr)
 
 
-def _read(name: str, size: int):
+def read(name: str, size: int):
     """Return a picture as float32 [H, W, 3] in [-1, 1], its longer side `size` pixels."""
     import numpy as np
     from PIL import Image, UnidentifiedImageError

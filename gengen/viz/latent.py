@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gengen.errors import InputError
-from gengen.viz.grid import GAP, INK_COLOUR, SAMPLE_COLOUR, _figure, _render, grid
+from gengen.viz.grid import GAP, grid
 
 Decode = Callable[[np.ndarray], Any]
-VIEWS = ("pca", "mds", "tsne")
 
 # Okabe & Ito's colours, told apart by the colour-blind too; the last two make up ten.
 COLOURS = (
@@ -188,78 +187,6 @@ def arithmetic(
         raise InputError(f"vector is {v.shape}: a code is {z.shape[1:]}; and at least 1 strength")
     moved = z[:, None] + np.asarray(strengths)[:, None] * v
     return grid(_decoded(decode, moved.reshape(-1, len(v))), columns=len(strengths))
-
-
-def flatten(z: ArrayLike, view: str = "pca", perplexity: float = 30.0, seed: int = 0) -> np.ndarray:
-    """Codes [N, D] as points in the plane, float64 [N, 2]; codes in the plane as they are.
-
-    Args:
-        z: codes.
-        view: "pca", "mds" (keeps distances) or "tsne" (keeps neighbours).
-        perplexity: of t-SNE, how many neighbours count; below N.
-        seed: of MDS and t-SNE.
-    """
-    z = _codes(z)
-    if view not in VIEWS:
-        raise InputError(f"view = {view!r}, not one of {VIEWS}")
-    if z.shape[1] == 2:
-        return z
-    if view == "pca" or z.shape[1] == 1:
-        centred = np.pad(z - z.mean(0), ((0, 0), (0, max(0, 2 - z.shape[1]))))
-        return centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
-    if view == "mds":
-        from sklearn.manifold import MDS
-
-        return np.asarray(MDS(2, random_state=seed, n_init=1, init="random").fit_transform(z))
-    if not 0 < perplexity < len(z):
-        raise InputError(f"perplexity = {perplexity}, but it is above 0 and below N = {len(z)}")
-    from sklearn.manifold import TSNE
-
-    return TSNE(2, perplexity=perplexity, random_state=seed).fit_transform(z)
-
-
-def scatter(
-    z: ArrayLike,
-    labels: ArrayLike | None = None,
-    classes: Sequence[str] | None = None,
-    view: str = "pca",
-    perplexity: float = 30.0,
-    seed: int = 0,
-    size: int = 640,
-) -> np.ndarray:
-    """Codes as points, a colour a class, with a legend; the title says how they were flattened.
-
-    Args:
-        z: codes [N, D].
-        labels: classes 0, 1, ... [N]; None: one colour, and no legend.
-        classes: their names; None: numbers.
-        view: see `flatten`.
-        perplexity: see `flatten`.
-        seed: see `flatten`.
-        size: width and height in pixels.
-
-    Returns:
-        uint8 [size, size, 3].
-    """
-    y = np.zeros(len(np.asarray(z)), int) if labels is None else np.asarray(labels)
-    if y.shape != (len(np.asarray(z)),) or y.dtype.kind not in "iu" or y.min() < 0:
-        raise InputError(f"labels are {y.dtype} {y.shape}: classes 0, 1, ... for each code")
-    points = flatten(z, view, perplexity, seed)
-    figure, axes = _figure(size, size)
-    for k in np.unique(y):
-        name = str(k) if classes is None else classes[k]
-        colour = SAMPLE_COLOUR if labels is None else COLOURS[k % len(COLOURS)]
-        axes.scatter(*points[y == k].T, s=7, c=colour, alpha=0.7, linewidths=0, label=name)
-    titles = {"pca": "first two principal components", "mds": "MDS"}
-    title = titles.get(view, f"t-SNE, perplexity {perplexity:g}")
-    if np.asarray(z).shape[1] == 2:
-        title = "codes"
-    axes.set_title(title, fontsize=9, color=INK_COLOUR)
-    axes.set_aspect("equal", adjustable="datalim")
-    if labels is not None:
-        axes.legend(fontsize=8, markerscale=2, frameon=False, ncols=1, loc="center left",
-                    bbox_to_anchor=(1, 0.5), labelcolor=INK_COLOUR)  # fmt: skip
-    return _render(figure)
 
 
 def _codes(z: ArrayLike) -> np.ndarray:

@@ -11,8 +11,8 @@ from gengen.cli import main
 from gengen.data import batch_indices, load, to_batch
 from gengen.gan import cgan
 from gengen.metrics import attributes
+from gengen.representation import embedding
 from gengen.runs import trained
-from gengen.viz import latent
 from tests.processes import settings
 
 SMALL = {
@@ -255,8 +255,8 @@ def test_codes_as_points(view, runs, tmp_path, capsys, monkeypatch):
         given.update(z=z, labels=labels, classes=classes, view=rest[0])
         return np.zeros((640, 640, 3), np.uint8) if view == "tsne" else drawn(z, labels, classes)
 
-    drawn = latent.scatter
-    monkeypatch.setattr(latent, "scatter", scatter)
+    drawn = embedding.scatter
+    monkeypatch.setattr(embedding, "scatter", scatter)
     run = runs("stacked")
     seen, said = draw(tmp_path, capsys, run, "--embed", view, "--num", 60)
     assert seen.shape == (320, 320, 3) and "60 examples of digits:test" in said

@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy.spatial.distance import pdist
 from scipy.stats import norm
 
 from gengen.viz import latent
-from gengen.viz.grid import GAP, SAMPLE_COLOUR
+from gengen.viz.grid import GAP
 
 RNG = np.random.default_rng(0)
 
@@ -105,31 +104,6 @@ def test_attributes_are_added_and_removed():
     np.testing.assert_array_equal(seen[:, 2], pixels(z + 2 * v))
 
 
-def test_views():
-    plane = RNG.normal(size=(40, 2)) * [3, 1]
-    turned = plane @ np.linalg.qr(RNG.normal(size=(5, 5)))[0][:2] + 7
-    for view, tolerance in (("pca", 1e-9), ("mds", 0.05)):  # SMACOF stops at a small stress
-        flat = latent.flatten(turned, view)
-        assert np.abs(pdist(flat) - pdist(plane)).max() < tolerance * pdist(plane).max()
-    assert latent.flatten(turned, "tsne", perplexity=5).shape == (40, 2)
-    np.testing.assert_array_equal(latent.flatten(plane, "tsne"), plane)
-    assert latent.flatten(plane[:, :1]).shape == (40, 2)
-
-
-def test_a_scatter_has_each_class_s_colour():
-    picture = latent.scatter(RNG.normal(size=(90, 3)), np.arange(90) % 3, ("a", "b", "c"))
-    assert picture.shape == (640, 640, 3) and picture.dtype == np.uint8
-    hues = picture.reshape(-1, 3).astype(int)
-    for colour in latent.COLOURS[:3]:
-        want = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-        # alpha 0.7 on white
-        want = [0.7 * w + 0.3 * 255 for w in want]
-        assert (np.abs(hues - want).max(1) < 6).sum() > 50
-    plain = latent.scatter(RNG.normal(size=(90, 3))).reshape(-1, 3).astype(int)
-    want = 0.7 * np.array([int(SAMPLE_COLOUR[i : i + 2], 16) for i in (1, 3, 5)]) + 0.3 * 255
-    assert (np.abs(plain - want).max(1) < 6).sum() > 50  # without labels one colour
-
-
 @pytest.mark.parametrize(
     "call, message",
     [
@@ -141,9 +115,6 @@ def test_a_scatter_has_each_class_s_colour():
         (lambda: latent.reconstructions(np.ones((2, 4)), np.ones((2, 4))), "one shape"),
         (lambda: latent.attribute([[1.0]], [True]), "some, not all"),
         (lambda: latent.arithmetic(decode, [[1.0]], [1.0, 2.0]), "vector"),
-        (lambda: latent.flatten([[1.0, 2, 3]], "umap"), "view"),
-        (lambda: latent.flatten(np.eye(3), "tsne"), "perplexity"),
-        (lambda: latent.scatter([[1.0, 2.0]], [0.5]), "labels"),
     ],
 )
 def test_bad_arguments_are_refused(call, message):
