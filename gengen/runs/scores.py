@@ -158,7 +158,8 @@ class _Opened:
         named = getattr(self.reference, "name", "statistics")
         self.name = self.spec = spec if isinstance(spec, str) else str(named)
         known = isinstance(spec, str) and not isinstance(self.reference, Statistics)
-        self.other = conditions.held_out_of(spec) if known else None
+        # By its full name: "photos" alone may be a folder or a data set.
+        self.other = conditions.held_out_of(str(named)) if known else None
         self.held_out = None if self.other is None else _opened(self.other, options)
         self.floor, self.say = floor, say
         self.floor_name: str | None = None

@@ -170,7 +170,7 @@ def test_a_folder_without_a_held_out_part_has_a_floor_of_halves(tmp_path, capsys
             image = image + noise * rng.normal(size=(12, 12, 3))
             file = tmp_path / name / f"{i}.png"
             Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(file)
-    words = ["--data", f"folder:{tmp_path / 'real'}", "--size", 12]
+    words = ["--data", tmp_path / "real", "--size", 12]  # without the prefix folder:
     about, scores = evaluate(capsys, tmp_path / "fake", *words)
     assert about["floor"].startswith("halves of") and about["extractor"] == "random-v1"
     assert scores["kid[random-v1]"]["value"] > 3 * abs(scores["kid[random-v1]"]["floor"])
