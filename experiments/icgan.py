@@ -41,7 +41,7 @@ class Settings(ChoiceArgs):
 def main(args: Settings) -> None:
     """Train both stages, encode, change the class, measure, draw."""
     train, test, x = digits(args.validation)
-    cfg = icgan.Config()
+    cfg = icgan.Config(encoder_channels=(32, 64, 128), encoder_hidden=(512,))
     out = directory(args, NAME)
     variables = fit(icgan, cfg, train, out, args).variables
     decode = partial(in_parts, lambda z, y: icgan.decode(cfg, variables, z, condition=y))
