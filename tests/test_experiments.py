@@ -32,7 +32,13 @@ SMALL = {
     "vqvae_prior": ("--data", "mnist5k", "--samples", "250"),
 }
 # Whose results are not recorded yet.
-PENDING = {"flow_matching": ("--samples", "250"), "icgan": (), "progressive": ()}
+PENDING = {
+    "ali": (),
+    "flow_matching": ("--samples", "250"),
+    "icgan": (),
+    "progressive": (),
+    "vae_gan": (),
+}
 
 
 @pytest.fixture
@@ -330,6 +336,34 @@ def test_forecasts_are_of_what_is_not_known(recipe):
         np.testing.assert_allclose(
             recipe.rolling(cfg, variables, x_changed, 5, years)[0][0], mean[0]
         )
+
+
+def test_sharpness_is_the_variance_of_the_laplacian(recipe):
+    """Of one bright pixel: 4 at it, -1 at its four neighbours, 0 elsewhere."""
+    x = np.zeros((2, 7, 7, 1), np.uint8)
+    x[0, 3, 3] = 255
+    one = (4**2 + 4 * 1) / 25  # of 5 × 5 pixels with four neighbours, whose mean is 0
+    np.testing.assert_allclose(recipe("vae_gan").sharpness(x), one / 2, rtol=1e-12)
+
+
+def test_the_autoencoder_beside_ali_is_of_its_networks(recipe):
+    """The squared error of an image decoded from the mean of q(z|x); both networks learn."""
+    import jax
+
+    from gengen.gan import ali
+    from tests.train_steps import train
+
+    cfg = ali.Config(shape=(5,), latent_dim=2, hidden=(), batch_size=6, ema_decay=0.5)
+    x = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
+    method = recipe("ali").autoencoder(cfg)
+    state = method.init(jax.random.key(0), {"x": x})
+    assert {*state.params} == {"generator", "encoder"}
+    _, metrics = method.train_step(jax.random.key(1), state, {"x": x})
+    squared = ((x - np.asarray(ali.reconstruct(cfg, state.variables, x))) ** 2).sum(1).mean()
+    np.testing.assert_allclose(metrics["loss"], squared, rtol=1e-5)
+    x = x[:, :2] @ np.array([[1.0, 0.5, 0.2, -0.4, 0.0], [0.0, 0.3, -0.6, 0.5, 1.0]])
+    last = train(method, {"x": x.astype(np.float32)}, 3000)  # rank 2: no error is left
+    assert np.abs(x - ali.reconstruct(cfg, last.variables, x.astype(np.float32))).max() < 0.05
 
 
 def test_parts_are_renamed_for_the_best(recipe):
