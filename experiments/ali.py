@@ -1,10 +1,11 @@
 """ALI on digits: reconstructions and interpolations beside those of a plain autoencoder.
 
 The autoencoder has ALI's generator, the mean of ALI's encoder, and as many train steps; it
-minimises the squared error of a pixel, which ALI never sees. Settings were chosen on training digits. "class" is the share of the 500
-held-out digits whose reconstruction has the class of the digit, both by the classifier mnist-v1.
-`reconstructions.png`: digits, ALI's reconstructions, the autoencoder's; `interpolations.png`: ALI's
-images of the latents between those of two held-out digits, a row a pair.
+minimises the squared error of a pixel, which ALI never sees. Settings were chosen on training
+digits. "class" is the share of the 500 held-out digits whose reconstruction has the class of the
+digit, both by the classifier mnist-v1. `reconstructions.png`: digits, ALI's reconstructions, the
+autoencoder's; `interpolations.png`: ALI's images of the latents between those of two held-out
+digits, a row a pair.
 
     python experiments/ali.py --results
 """
