@@ -44,6 +44,7 @@ FILTER_SIZES = (3, 5, 7, 11, 15, 23)  # of the random filters, in pixels
 STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")  # of VGG-19, as in the papers
 CONTENT = ("relu4_2",)
 OPTIMIZERS = ("lbfgs", "adam")
+FIRST_STEP = 0.1  # root mean square of a step of L-BFGS along the gradient
 
 
 @dataclass(frozen=True)
@@ -244,22 +245,47 @@ def optimise(
     tx = optax.with_extra_args_support(tx)
 
     @jax.jit
-    def step(x: Array, state: Any) -> tuple[Array, Any, Array]:
-        value, grad = jax.value_and_grad(loss)(x)
-        updates, state = tx.update(grad, state, x, value=value, grad=grad, value_fn=loss)
-        return optax.apply_updates(x, updates), state, value  # type: ignore[return-value]
+    def step(x: Array, state: Any, unit: Array) -> tuple[Array, Any, Array]:
+        scaled = lambda x: loss(x) / unit  # noqa: E731
+        value, grad = jax.value_and_grad(scaled)(x)
+        updates, state = tx.update(grad, state, x, value=value, grad=grad, value_fn=scaled)
+        return optax.apply_updates(x, updates), state, value * unit  # type: ignore[return-value]
 
     x = jnp.asarray(start, jnp.float32)
-    state = tx.init(x)
+    state, unit = tx.init(x), _unit(loss, x)
     for _ in range(steps):
-        x, state, value = step(x, state)
+        x, state, value = step(x, state, unit)
         yield np.clip(np.asarray(x), -1, 1), float(value)
+
+
+def _unit(loss: Callable[[Array], Array], x: Array) -> Array:
+    """Return the unit in which the gradient at x has `FIRST_STEP` for its root mean square.
+
+    L-BFGS without curvature steps along the gradient, and not further than it is long. A tiny
+    gradient would not change the picture in float32.
+    """
+    size = jnp.sqrt(jnp.mean(jax.jit(jax.grad(loss))(x) ** 2))
+    return jnp.where(size > 0, size / FIRST_STEP, 1.0)
 
 
 def _lbfgs() -> optax.GradientTransformationExtraArgs:
     """Return L-BFGS with a backtracking line search, whose loop needs no gradients.
 
-    On CPU gradients of convolutions are many times slower inside of a compiled loop.
+    On CPU gradients of convolutions are many times slower inside of a compiled loop. Such a search
+    may end where the curvature is negative: these steps are left out of the memory.
     """
-    search = optax.scale_by_backtracking_linesearch(20, decrease_factor=0.5, max_learning_rate=1.0)
-    return optax.lbfgs(memory_size=20, linesearch=search)
+    inner = optax.scale_by_lbfgs(memory_size=20)
+
+    def update(updates: Array, state: Any, params: Array) -> tuple[Array, Any]:
+        curvature = jnp.vdot(updates - state.updates, params - state.params)
+        state = state._replace(
+            params=jnp.where(curvature > 0, state.params, params),
+            updates=jnp.where(curvature > 0, state.updates, updates),
+        )
+        return inner.update(updates, state, params)
+
+    search = optax.scale_by_backtracking_linesearch(
+        20, decrease_factor=0.5, increase_factor=float("inf"), max_learning_rate=1.0
+    )
+    positive = optax.GradientTransformation(inner.init, update)  # type: ignore[arg-type]
+    return optax.chain(positive, optax.scale(-1.0), search)

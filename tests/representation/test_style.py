@@ -94,6 +94,16 @@ def test_the_loss_falls(optimizer):
     assert np.abs(steps[-1][0]).max() <= 1
 
 
+def test_the_unit_of_the_loss_does_not_matter_to_lbfgs():
+    """Nor do the first steps, whose curvature is negative: the loss of noise is not convex."""
+    features = style.random_features(KEY, 8, (3, 7))
+    loss = style.loss_of(features, style.targets(features, style=picture(24, seed=1)))
+    start = 0.3 * np.random.default_rng(2).normal(size=(24, 24, 3))
+    for unit in (1.0, 1e-6):
+        values = [v for _, v in style.optimise(lambda x: unit * loss(x), start, 30)]  # noqa: B023
+        assert values[-1] < 0.02 * values[0]
+
+
 def test_a_content_reconstruction_finds_the_picture():
     want = picture(seed=3)
     loss = style.loss_of(SMALL, style.targets(SMALL, content=want), 1.0, 0.0)
