@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,16 +68,38 @@ def _commit() -> str:
 
 
 def table(folder: Path) -> str:
-    """`docs/RESULTS.md`: every result in `folder`, and nothing else."""
+    """Return `docs/RESULTS.md`: every result in `folder`, with the pictures of its recipe."""
     lines = [
         "# Results",
         "",
         "Made by `make results` from `results/*.json`, which recipes write with `--results`.",
         "",
     ]
-    for path in sorted(Path(folder).glob("*.json")):
+    paths = sorted(Path(folder).glob("*.json"))
+    shown = pictures([path.stem for path in paths], Path(folder).parent / "docs" / "images")
+    for path in paths:
         lines += _section(json.loads(path.read_text()))
+        for name in shown[path.stem]:
+            about = name.removeprefix(path.stem).strip("_").replace("_", " ") or "picture"
+            lines += [f"![{path.stem}: {about}](images/{name}.png)", ""]
     return "\n".join(lines)
+
+
+def pictures(recipes: Sequence[str], folder: Path) -> dict[str, list[str]]:
+    """Return the pictures of each recipe: those whose name begins with the recipe's.
+
+    A picture belongs to the recipe with the longest such name.
+
+    Args:
+        recipes: names.
+        folder: of the pictures, `RECIPE.png` or `RECIPE_WHAT.png`.
+    """
+    found: dict[str, list[str]] = {recipe: [] for recipe in recipes}
+    for path in sorted(folder.glob("*.png")):
+        owners = [r for r in recipes if path.stem == r or path.stem.startswith(f"{r}_")]
+        if owners:
+            found[max(owners, key=len)].append(path.stem)
+    return found
 
 
 def _section(result: dict[str, Any]) -> list[str]:

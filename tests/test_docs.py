@@ -34,3 +34,9 @@ def test_links_lead_to_files_and_headings(page):
         assert path.exists(), f"{page}: {target}"
         if anchor:
             assert anchor in anchors(path.resolve()), f"{page}: {target}#{anchor}"
+
+
+def test_every_picture_is_shown():
+    text = "".join(map(prose, PAGES))
+    pictures = sorted(path.name for path in (ROOT / "docs" / "images").iterdir())
+    assert [name for name in pictures if f"images/{name}" not in text] == []

@@ -25,6 +25,14 @@ def test_record_and_table(tmp_path, monkeypatch):
     assert "| confident | 0.75 | 0.92 |" in table and r"| ln p(x\|y) |  | 0.96 |" in table
 
 
+def test_a_picture_belongs_to_the_recipe_with_the_longest_name(tmp_path):
+    for name in ("ddpm", "ddpm_samples", "ddpm_large_samples", "demo"):
+        (tmp_path / f"{name}.png").touch()
+    found = results.pictures(["ddpm", "ddpm_large", "dd"], tmp_path)
+    want = {"ddpm": ["ddpm", "ddpm_samples"], "ddpm_large": ["ddpm_large_samples"], "dd": []}
+    assert found == want
+
+
 def test_the_committed_table_is_made_of_the_committed_files():
     table = (results.ROOT / "docs" / "RESULTS.md").read_text()
     assert table == results.table(results.ROOT / "results")
