@@ -18,13 +18,14 @@ import numpy as np
 from recipe import Args, directory, finish, first, images, run, scores, titled, train
 
 from gengen.contract import Task, default_config
-from gengen.data import Dataset, load, to_uint8
+from gengen.data import Dataset, Stream, load, to_uint8
 from gengen.data.pairs import one_kind
 from gengen.gan import pix2pix
 from gengen.metrics import classifier, similarity
 from gengen.runs import translations
 
 DATA = {"edges": "edges:fashion", "grey": "grey:photographs"}
+OWN = {"edges": "fashion", "grey": "photographs"}  # data sets that targets are from
 HELD_OUT, REAL, SHOWN = 1000, 10_000, 12
 
 
@@ -34,7 +35,7 @@ class Settings(Args):
 
     task: Literal["edges", "grey"] = "edges"
     """What is translated."""
-    steps: int = 1000
+    steps: int = 6000
     """Train steps of each model."""
 
 
@@ -46,8 +47,8 @@ def main(args: Settings) -> None:
     cfg = default_config(pix2pix.Config, task)
     plain = dataclasses.replace(cfg, adversarial_weight=0.0, dropout=0.0)
     out, metrics = directory(args, name), {}
-    x, real, target = images(held_out), one_kind(data, "target"), one_kind(held_out, "target")
-    assert isinstance(real, Dataset) and isinstance(target, Dataset)
+    x = images(held_out)
+    real, target = (_targets(d, OWN[args.task]) for d in (data, held_out))
     truth = target.arrays["image"]
     rows = [("input", x[:SHOWN])]
     for way, own, path in (("pix2pix", cfg, out), ("regression", plain, out / "regression")):
@@ -63,6 +64,13 @@ def main(args: Settings) -> None:
     rows.append(("target", images(target)[:SHOWN]))
     titled(out / "pairs.png", _alike(rows))
     finish(name, out, metrics, args, ("pairs",))
+
+
+def _targets(pairs: Dataset | Stream, name: str) -> Dataset:
+    """Return the targets under the name of their own data set, whose classifier scores them."""
+    targets = one_kind(pairs, "target")
+    assert isinstance(targets, Dataset)
+    return dataclasses.replace(targets, name=name)
 
 
 def _class(made: np.ndarray, target: Dataset) -> dict[str, float]:
