@@ -45,7 +45,7 @@ def main(args: Settings) -> None:
     data, held_out = load(spec), first(load(f"{spec}:test"), HELD_OUT)
     task = Task(tuple(data.shape), target_shape=data.target_shape, steps=args.steps)
     cfg = default_config(pix2pix.Config, task)
-    plain = dataclasses.replace(cfg, adversarial_weight=0.0, dropout=0.0)
+    plain = dataclasses.replace(cfg, adversarial_weight=0.0)
     out, metrics = directory(args, name), {}
     x = images(held_out)
     real, target = (_targets(d, OWN[args.task]) for d in (data, held_out))

@@ -256,7 +256,7 @@ CASES = {
     ),
     "pix2pix": Case(
         "pix2pix",
-        pix2pix.Config(shape=(8, 8, 1), target_shape=(8, 8, 3), channels=(4, 8),
+        pix2pix.Config(shape=(8, 8, 1), target_shape=(8, 8, 3), channels=(4, 8), dropout=0.5,
                        discriminator_channels=(4, 8), batch_size=16),
         pix2pix.method,
     ),

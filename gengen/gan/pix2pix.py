@@ -50,7 +50,7 @@ class Config(ScheduledConfig):
     target_shape: Shape = (28, 28, 1)  # of a target y: (H, W, C') of the same size
     channels: tuple[int, ...] = (32, 64)  # of G's levels, the finest first; each halves the sides
     skip: bool = True  # whether G has the skips of a U-Net; False: an encoder–decoder
-    dropout: float = 0.5  # rate, in the coarse levels of G's way up; in translation too
+    dropout: float = 0.0  # rate, in the coarse levels of G's way up; in translation too
     # Of D's levels, the finest first; each but the last halves the sides.
     discriminator_channels: tuple[int, ...] = (32, 64)
     l1_weight: float = 100.0  # λ, of the mean absolute difference from the target
@@ -58,10 +58,10 @@ class Config(ScheduledConfig):
 
     batch_size: int = 16  # pairs per step
     learning_rate: float = 1e-3  # of G's Adam
-    discriminator_learning_rate: float = 5e-4  # of D's Adam
+    discriminator_learning_rate: float = 5e-5  # of D's Adam
     b1: float = 0.5  # of Adam: decay of the gradient's average, per step
     b2: float = 0.999  # of Adam: decay of the squared gradient's average, per step
-    ema_decay: float = 0.0  # of the average of the parameters that translates, per step; 0: none
+    ema_decay: float = 0.99  # of the average of the parameters that translates, per step; 0: none
 
     @classmethod
     def paper(cls) -> Self:
@@ -71,6 +71,7 @@ class Config(ScheduledConfig):
             channels=(64, 128, 256, 512, 512, 512, 512, 512), skip=True, dropout=0.5,
             discriminator_channels=(64, 128, 256, 512), l1_weight=100.0, adversarial_weight=1.0,
             batch_size=1, learning_rate=2e-4, discriminator_learning_rate=2e-4, b1=0.5, b2=0.999,
+            ema_decay=0.0,
         )  # fmt: skip
 
     @classmethod
