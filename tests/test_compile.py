@@ -120,7 +120,7 @@ def test_fsdp_keeps_a_part_of_the_state_on_each_device():
         lambda key, batch: {"params": {"w": jax.random.normal(key, (3, 1024))}},
         descent(noisy_regression, optax.adam(0.1)),
     )
-    finals, sizes = [], []
+    finals, sizes, metrics = [], [], {}
     for mode, devices in (("jit", 1), ("jit", 8), ("fsdp", 8)):
         step = compile_step(wide.train_step, mode, num_devices=devices)
         state = wide.init(jax.random.key(0), first(batches(1)))
