@@ -13,7 +13,7 @@ import numpy as np
 from gengen import rng
 from gengen.autoencoder import adversarial, autoencoder, denoising
 from gengen.autoregressive import fvsbn, made, nade, pixelcnn, pixelrnn
-from gengen.diffusion import conditional, ddpm, edm
+from gengen.diffusion import conditional, ddpm, edm, score_sde
 from gengen.flow import flow_gan, realnvp
 from gengen.flow_matching import flow_matching
 from gengen.gan import (
@@ -162,6 +162,13 @@ CASES = {
                    warmup_steps=0, sample_steps=5, S_churn=1.0),
         edm.method,
         edm.sample,
+    ),
+    "score_sde": Case(
+        "score_sde",
+        score_sde.Config(shape=(2,), num_classes=10, guidance=0.5, hidden_dim=16, batch_size=16,
+                         warmup_steps=0, sde="ve", sampler="pc", sample_steps=6),
+        score_sde.method,
+        score_sde.sample,
     ),
     "flow_gan": Case(
         "flow_gan",

@@ -11,7 +11,7 @@ import pytest
 from gengen.autoencoder import adversarial, autoencoder, denoising, stacked
 from gengen.autoregressive import fvsbn, made, nade, pixelcnn, pixelrnn
 from gengen.contract import Task
-from gengen.diffusion import conditional, ddpm, edm, latent
+from gengen.diffusion import conditional, ddpm, edm, latent, score_sde
 from gengen.flow import flow_gan, realnvp
 from gengen.flow_matching import flow_matching
 from gengen.runs import config, discover
@@ -92,6 +92,13 @@ def test_the_network_of_edm_has_the_blocks_of_ddpmpp():
     """Karras et al., appendix F: 256 channels at each of three resolutions, four blocks each."""
     own = params(edm.method(edm.Config.paper()), (32, 32, 3))
     levels = (256, 256, 256)
+    assert count(own) == unet(3, 3, levels, 4, {1}, scale=False, resample_blocks=True)
+
+
+def test_the_network_of_score_sde_has_the_blocks_of_ddpmpp():
+    """Song et al., appendix H: DDPM's levels, four residual blocks each, resampled by blocks."""
+    own = params(score_sde.method(score_sde.Config.paper()), (32, 32, 3))
+    levels = (128, 256, 256, 256)
     assert count(own) == unet(3, 3, levels, 4, {1}, scale=False, resample_blocks=True)
 
 

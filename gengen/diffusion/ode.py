@@ -98,8 +98,12 @@ def sample(velocity: Velocity, key: Key, shape: Shape, steps: int, solver: str) 
 def transport(velocity: Velocity, z: Array, steps: int, solver: str, back: bool = False) -> Array:
     """Return where z [B, ...] at t = 0 is at t = 1; or, with `back`, where it came from."""
     times = _times(steps)
-    along = lambda z, t: velocity(z, jnp.full(len(z), t))  # noqa: E731
-    return solve(along, z, times[::-1] if back else times, solver)
+    return through(velocity, z, times[::-1] if back else times, solver)
+
+
+def through(velocity: Velocity, z: Array, times: np.ndarray, solver: str) -> Array:
+    """Return where z [B, ...] at times[0] is at times[-1]."""
+    return solve(lambda z, t: velocity(z, jnp.full(len(z), t)), z, times, solver)
 
 
 def log_density(

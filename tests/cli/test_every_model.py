@@ -86,6 +86,7 @@ RUNS: dict[str, tuple[str, str]] = {
     "regularization": ("grid25", VECTOR_GAN),
     "replay": ("grid25", f"{VECTOR_GAN} capacity=32"),
     "resnet_gan": ("digits", "latent_dim=4 channels=4,8 batch_size=16"),
+    "score_sde": ("digits", "num_classes=10 sample_steps=4 " + U_NET[4:]),
     "siamese": ("digits", "channels=4,8 latent_dim=4 batch_size=32"),
     "stacked": ("digits", "hidden=16,8 batch_size=16"),
     "tempered": ("grid25", f"{VECTOR_GAN} fade_steps=10"),
