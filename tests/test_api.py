@@ -189,6 +189,7 @@ def test_what_a_model_cannot_do_is_said_in_one_line(tmp_path):
         run.sample(0)
 
 
+@pytest.mark.slow
 def test_a_script_of_thirty_lines(tmp_path):
     """A DDPM with a network of one's own, a GAN with a loss of one's own, a VAE on an array."""
     script = textwrap.dedent(

@@ -20,8 +20,11 @@ KEY = jax.random.key(7)
 TRACES: dict[tuple, int] = {}  # how often the step of each case was traced
 
 
-# A case's tests run in one worker, so that it compiles once.
-PARAMS = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in CASES]
+# A case's tests run in one worker, so that it compiles once. Variants of a model are slow tests.
+PARAMS = [
+    pytest.param(name, marks=[pytest.mark.xdist_group(name), *[pytest.mark.slow] * ("-" in name)])
+    for name in CASES
+]
 
 
 @pytest.fixture(scope="module", params=PARAMS, ids=str)

@@ -14,10 +14,10 @@ from tests.processes import for_few_steps
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "experiments"
-QUICK = ("ar", "gmm_mouse")
+QUICK = ("ar",)
 SLOW = (
     "aae_mnist5k", "attributes", "autoencoder_mnist5k", "beta_vae", "cvae", "denoising_mnist5k",
-    "domain_adaptation", "flow_gan", "hvi", "photographs", "ppca", "realnvp_images",
+    "domain_adaptation", "flow_gan", "gmm_mouse", "hvi", "photographs", "ppca", "realnvp_images",
     "stacked_mnist5k", "vae", "vqvae",
     "why_gans_fail",
 )  # fmt: skip

@@ -205,6 +205,7 @@ def test_config_round_trips_through_json():
         from_json(ddpm.Config, values | {"heads_and_tails": 1})
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     words = ["train", "wgan", "--data", "grid25", "--steps", "1000000", "--out", "run"]
     words += [*settings(SMALL_WGAN), "--log-every", "50", "--preview-every", "1000000"]

@@ -61,6 +61,7 @@ def rows(run):
     return found, {row["name"]: row for row in found["rows"]}
 
 
+@pytest.mark.slow
 def test_the_defaults_suit_points(trained, capsys):
     """Two Gaussians instead of 25: modes are missing, and every score is complete."""
     run = trained("gmm")

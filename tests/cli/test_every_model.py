@@ -106,10 +106,8 @@ FAST = (
     "ar",
     "autoencoder",
     "cgan",
-    "conditional-small",
     "ddpm-vectors",
     "gmm",
-    "siamese",
     "stacked",
 )
 
