@@ -18,7 +18,7 @@ QUICK = ("ar",)
 SLOW = (
     "aae_mnist5k", "attributes", "autoencoder_mnist5k", "beta_vae", "cvae", "denoising_mnist5k",
     "domain_adaptation", "flow_gan", "gmm_mouse", "hvi", "photographs", "ppca", "realnvp_images",
-    "stacked_mnist5k", "vae", "vqvae",
+    "progressive", "stacked_mnist5k", "vae", "vqvae",
     "why_gans_fail",
 )  # fmt: skip
 SMALL = {
@@ -36,7 +36,6 @@ PENDING = {
     "ali": (),
     "flow_matching": ("--samples", "250"),
     "icgan": (),
-    "progressive": (),
     "vae_gan": (),
 }
 
@@ -89,6 +88,7 @@ def test_a_taken_directory_is_one_line(tmp_path):
 SEVERAL = {
     "binary_likelihoods": ("binary_mnist5k", "binary_fashion"),
     "latent_superresolution": ("latent_superresolution_mnist5k",),
+    "progressive": ("progressive_mnist5k",),
     "realnvp_images": ("realnvp_mnist5k", "realnvp_fashion"),
 }
 
