@@ -28,6 +28,7 @@ SMALL = {
     "inverse_images": ("--given", "2", "--draws", "2", "--evaluations", "2"),
     "latent_diffusion": ("--samples", "250", "--evaluations", "2"),
     "latent_superresolution": ("--evaluations", "2"),
+    "pix2pix": ("--task", "grey"),
     "vae_fashion": ("--num", "20", "--samples", "250", "--seeds", "2"),
     "vqvae_prior": ("--data", "mnist5k", "--samples", "250"),
 }
@@ -88,6 +89,7 @@ def test_a_taken_directory_is_one_line(tmp_path):
 SEVERAL = {
     "binary_likelihoods": ("binary_mnist5k", "binary_fashion"),
     "latent_superresolution": ("latent_superresolution_mnist5k",),
+    "pix2pix": ("pix2pix_edges", "pix2pix_grey"),
     "progressive": ("progressive_mnist5k",),
     "realnvp_images": ("realnvp_mnist5k", "realnvp_fashion"),
 }
