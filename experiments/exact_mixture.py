@@ -238,7 +238,7 @@ def inverse_markdown(table: dict[str, Any]) -> list[str]:
     """The inverse methods' table of docs/DIFFUSION.md."""
     lines = ["| method | mean | covariance | distance |", "|---|---:|---:|---:|"]
     for row in sorted(table["inverse"], key=lambda row: row["method"] != "exact"):
-        name = "draws of the truth: the floor" if row["method"] == "exact" else row["method"]
+        name = "samples of the truth: the floor" if row["method"] == "exact" else row["method"]
         cells = [f"{row[what]:.3f}" for what in ("mean", "covariance", "distance")]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines

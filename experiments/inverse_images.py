@@ -175,7 +175,7 @@ def markdown(results: dict[str, dict[str, Any]]) -> list[str]:
             rows.append([f"{title}, {method}", f"{one:.1f}", f"{mean:.1f}", f"{deviation:.3f}",
                          f"{distance:.2f}"])  # fmt: skip
     return table(
-        ["operator, method", "dB, one draw", "dB, mean of 16", "deviation", "from y, σ"], rows
+        ["operator, method", "dB, one sample", "dB, mean of 16", "deviation", "from y, σ"], rows
     )
 
 

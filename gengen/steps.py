@@ -13,7 +13,7 @@ A loss is a pure function
 
     loss(params, mutables, key, batch) -> (value, (metrics, mutables))
 
-of the parameters of *all* players; who moves is the step's affair.
+of the parameters of *all* players; which of them change depends on the step.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def _no_image(folder: Path) -> str:
 
 
 class Scan(NamedTuple):
-    """What a look at every file told."""
+    """The result of opening every file."""
 
     files: list[Path]  # without the bad ones that are skipped
     shape: Shape  # of one example, once read

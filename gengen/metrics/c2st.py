@@ -3,8 +3,8 @@
 Lopez-Paz & Oquab 2017, *Revisiting Classifier Two-Sample Tests* (1610.06545), with the settings
 that Lueckmann et al. 2021 (2101.04653, sbibm) made usual: features scaled by the first set's mean
 and standard deviation, a perceptron with two hidden layers of 10·D units, 5-fold cross-validation.
-The accuracy is 0.5 where the sets cannot be told apart, which is also its floor, and 1 where they
-can. Made for few dimensions (the toy sets) and some thousand examples.
+The accuracy is 0.5 where the sets cannot be distinguished, which is also its floor, and 1 where
+they can. Made for few dimensions (the toy sets) and some thousand examples.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ class Estimate(NamedTuple):
 
     Attributes:
         value: the estimate.
-        standard_error: of `value`, by the choice of the samples; None where it cannot be told. It
+        standard_error: of `value`, by the choice of the samples; None where it is unknown. It
             does not count a bias that depends on n, as FID's does.
         n: how many samples it was made from; where two sets were compared, the smaller's size.
     """

@@ -13,7 +13,7 @@ def flat(tree: PyTree, path: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
     """{"params/Dense_0/kernel": array} of nested dicts.
 
     Raises:
-        InputError: for a name with a slash, which could not be told from a path.
+        InputError: for a name with a slash, which could not be distinguished from a path.
     """
     if not isinstance(tree, dict):
         return {"/".join(path): np.ascontiguousarray(tree).reshape(np.shape(tree))}

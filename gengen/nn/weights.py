@@ -131,7 +131,7 @@ def fetch(name: str, into: Path | None = None, say: Say = lambda line: None) -> 
     Args:
         name: as in `load`.
         into: the folder; None: where `load` looks.
-        say: told what was done.
+        say: called with a line on what was done.
 
     Returns:
         The file.
@@ -173,7 +173,7 @@ def import_file(
         into: the folder; None: where `load` looks.
         any_hash: take a file that is neither the published one nor, as its header says, made of it
             by gengen. Scores will be called by that file's own SHA-256.
-        say: told what was done.
+        say: called with a line on what was done.
 
     Returns:
         The file that is kept.

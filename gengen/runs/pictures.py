@@ -23,7 +23,7 @@ PAIRS = 25  # examples beside their reconstructions
 
 
 def preview(module: ModuleType, cfg: Any, examples: Callable[[], Batch], net: Any = None):
-    """Return the picture that a run draws of itself: a function of (variables, key).
+    """Return the picture that a run makes of its samples: a function of (variables, key).
 
     Samples of a model that samples, in at most `sampling.FEW` network evaluations, of each class in
     turn where there are classes; condition, samples and truth in a row where it is conditioned on

@@ -56,8 +56,8 @@ def draw(
         condition: what they are conditioned on, `num` rows; None if nothing, or if the model is to
             choose its labels.
         net: a network to use instead of the Config's.
-        say: told what is sampled and, where that takes many network evaluations, how long it will
-            take; None: nothing is said or shown.
+        say: called with what is sampled and, where that takes many network evaluations, how long it
+            will take; None: nothing is said or shown.
 
     Returns:
         float32 [num, *shape], images in [-1, 1].

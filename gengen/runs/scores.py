@@ -58,7 +58,7 @@ def of_run(
         extractor: of features; None: by the data.
         options: how images are read; as in the run if they are the default.
         floor: whether real data are scored too.
-        say: told how many samples there are, how long they take, and which features are scored.
+        say: called with the number of samples, the time they take, and the features that count.
 
     Returns:
         The scores, and a dict of what they are of.
@@ -274,7 +274,7 @@ def samples(
         source: examples that they are conditioned on, in a seeded order, as often as needed.
         num: number of samples; None: chosen by the time they take.
         seed: of order and noise.
-        say: told how many there are and how long they take.
+        say: called with how many there are and how long they take.
         most: upper bound of the choice.
     """
     module, cfg = run.module, run.cfg

@@ -193,7 +193,7 @@ def load(
         model: the model's module, file or Config, as in `train`; needed where the run is of a model
             of your own, since code is never imported because a file names it. None: as stored.
         net: the network that it was trained with, if not the Config's own.
-        say: told of each checkpoint that is passed over.
+        say: called for each checkpoint that is passed over.
 
     Raises:
         InputError: if there is neither, no checkpoint yet, or it is of another gengen.

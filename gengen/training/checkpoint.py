@@ -155,7 +155,7 @@ def newest_valid(folder: Path, say: Callable[[str], None] = lambda line: None) -
 
     Args:
         folder: where `Checkpoints` saved.
-        say: told, in a line, of each checkpoint that is passed over.
+        say: called with a line for each checkpoint that is passed over.
     """
     for step in steps_in(folder):
         path = Path(folder).absolute() / str(step)

@@ -80,7 +80,7 @@ def manifold(
         decode: of 2-D codes.
         side: images of a side.
         within: the share of the law, in each dimension, that is shown.
-        codes: whose percentiles, [N, 2]: draws of another prior, or the data's; None: N(0, 1)'s.
+        codes: whose percentiles, [N, 2]: samples of another prior, or the data's; None: N(0, 1)'s.
     """
     from scipy.stats import norm
 
