@@ -12,8 +12,8 @@ from gengen.runs import discover
 from tests.cases import CASES, batch
 
 KEY = jax.random.key(0)
-LEARNED = ("ddpm-vectors", "conditional", "realnvp", "flow_gan", "fvsbn", "nade", "made",
-           "pixelcnn", "vae-vectors", "cvae", "hvi", "vqvae-gradient")  # fmt: skip
+LEARNED = ("ddpm-vectors", "conditional", "score_sde", "realnvp", "flow_gan", "fvsbn", "nade",
+           "made", "pixelcnn", "vae-vectors", "cvae", "hvi", "vqvae-gradient")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LEARNED)
