@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from gengen.runs import discover
+
 ROOT = Path(__file__).parents[1]
 PAGES = [
     path.relative_to(ROOT).as_posix()
@@ -40,3 +42,8 @@ def test_every_picture_is_shown():
     text = "".join(map(prose, PAGES))
     pictures = sorted(path.name for path in (ROOT / "docs" / "images").iterdir())
     assert [name for name in pictures if f"images/{name}" not in text] == []
+
+
+def test_every_model_has_a_course_topic():
+    topics = (ROOT / "docs" / "TOPICS.md").read_text(encoding="utf-8")
+    assert [m.name for m in discover.models() if f"/{m.name}.py)" not in topics] == []
