@@ -6,7 +6,15 @@ the held-out digits, their own). Slant and thickness of strokes are measured on 
 (gengen.metrics.attributes), before and after; beside them edits from latents of N(0, I), which
 know nothing of the digit. `edits.png`: a row for each digit; it, then the ten classes.
 
-    python experiments/icgan.py --results
+Expected, as measured (results/icgan_mnist5k.json), seed 0, two CPU cores, 349 s:
+
+    E_z(g(z|y)) and z, correlation                                       0.3914
+    class by E_y = label, share of held-out digits                         0.98  (real: 0.984)
+    new class = class seen, share of edits                               0.9902  (real: 0.984)
+    slant before and after, correlation                                  0.7631
+    slant before and after, correlation, latents of N(0, I)               -0.06
+    thickness before and after, correlation                               0.561
+    thickness before and after, correlation, latents of N(0, I)          0.0282
 """
 
 from __future__ import annotations
@@ -28,20 +36,23 @@ from gengen.viz.grid import grid, save_png
 
 NAME = "icgan_mnist5k"
 NUM = 2000  # generated digits that are encoded
+# Train steps of the encoders relative to the generator's. With more, E_z's error on generated
+# digits still falls, but edits of training digits keep their thickness less well.
+SHARE = 1 / 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings(ChoiceArgs):
     """Settings of the recipe."""
 
-    steps: int = 2250
-    """Train steps of a stage, on average: two thirds are the generator's."""
+    steps: int = 1688
+    """Train steps of a stage, on average: of 3,376, 3,000 are the generator's."""
 
 
 def main(args: Settings) -> None:
     """Train both stages, encode, change the class, measure, draw."""
     train, test, x = digits(args.validation)
-    cfg = icgan.Config(encoder_channels=(32, 64, 128), encoder_hidden=(512,))
+    cfg = icgan.Config(encoder_channels=(32, 64, 128), encoder_hidden=(512,), encoder_share=SHARE)
     out = directory(args, NAME)
     variables = fit(icgan, cfg, train, out, args).variables
     decode = partial(in_parts, lambda z, y: icgan.decode(cfg, variables, z, condition=y))

@@ -17,8 +17,8 @@ FOLDER = ROOT / "experiments"
 QUICK = ("ar",)
 SLOW = (
     "aae_mnist5k", "attributes", "autoencoder_mnist5k", "beta_vae", "cvae", "denoising_mnist5k",
-    "domain_adaptation", "flow_gan", "gmm_mouse", "hvi", "photographs", "ppca", "realnvp_images",
-    "progressive", "stacked_mnist5k", "vae", "vqvae",
+    "domain_adaptation", "flow_gan", "gmm_mouse", "hvi", "icgan", "photographs", "ppca",
+    "realnvp_images", "progressive", "stacked_mnist5k", "vae", "vqvae",
     "why_gans_fail",
 )  # fmt: skip
 SMALL = {
@@ -36,7 +36,6 @@ SMALL = {
 PENDING = {
     "ali": (),
     "flow_matching": ("--samples", "250"),
-    "icgan": (),
     "vae_gan": (),
 }
 
