@@ -219,13 +219,15 @@ def test_flow_gan_has_real_nvps_network_and_a_convolutional_critic():
 
 
 def test_hvi_has_the_papers_layers():
-    """§4: levels of 16, 32 and 32 channels, 450 units on each side, 32 latents."""
+    """§4: 5×5 windows, levels of 16, 32 and 32 channels, 450 softplus units, 32 latents."""
     own = params(hvi.method(hvi.Config.paper()), (28, 28, 1))  # maps of 14, 7 and 4 pixels
-    encoder = strided(1, (16, 32, 32)) + dense(4 * 4 * 32, 450, 2 * 32)
-    decoder = dense(32, 450, 4 * 4 * 32) + conv(32, 32, 3) + conv(32, 16, 3) + conv(16, 4, 3)
+    encoder = strided(1, (16, 32, 32), 5) + dense(4 * 4 * 32, 450, 2 * 32)
+    decoder = dense(32, 450, 4 * 4 * 32) + conv(32, 32, 5) + conv(32, 16, 5) + conv(16, 4, 5)
     reverse = dense(3 * 32, 450, 2 * 32)  # of the mean and deviation of z_0, and of z_t
     assert count(own) == encoder + decoder + reverse + 32  # and a step size of each latent
     assert own["log_steps"].shape == (1, 32)
+    cfg = hvi.Config.paper()
+    assert cfg.activation == cfg.level_activation == "softplus"
 
 
 def test_flow_matching_has_the_papers_network():

@@ -88,6 +88,7 @@ VOCABULARY = {
     "dropout": (FLOAT, "rate"),
     "remat": (BOOL, "recompute activations for the gradient"),
     "activation": (STR, "of the hidden layers"),
+    "level_activation": (STR, "of the levels of a convolutional network"),
     "tied": (BOOL, "weights that are shared"),
     "squash": (BOOL, "whether latents go through the activation"),
     "one_hot": (BOOL, "whether levels enter the network one-hot"),

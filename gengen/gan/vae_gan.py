@@ -83,14 +83,15 @@ class Config(vae.Config):
     def paper(cls) -> Self:
         """Return the networks of Larsen et al. for CelebA of 64×64.
 
-        Differences: the paper has 5×5 convolutions with batch norm, a decoder of 256, 128 and 32
-        channels, and features of another layer of D.
+        Differences: the paper's networks have batch norm; its decoder has 256, 128 and 32 channels,
+        and no layer of 2048 units; D has 32 channels at full resolution, before three strided
+        levels, and its features are those of another layer.
         """
         return cls(
             shape=(64, 64, 3), latent_shape=(128,), likelihood="gaussian", scale_mode="fixed",
-            initial_scale=1.0, channels=(64, 128, 256), hidden=(2048,), batch_size=64,
-            optimizer="rmsprop", learning_rate=3e-4, ema_decay=0.0, reconstructed="fake",
-            adversarial_weight=1.0, feature_weight=1.0, likelihood_weight=0.0,
+            initial_scale=1.0, channels=(64, 128, 256), kernel_size=5, hidden=(2048,),
+            batch_size=64, optimizer="rmsprop", learning_rate=3e-4, ema_decay=0.0,
+            reconstructed="fake", adversarial_weight=1.0, feature_weight=1.0, likelihood_weight=0.0,
             discriminator_channels=(32, 128, 256, 256), discriminator_hidden=(512,),
             discriminator_learning_rate=3e-4,
         )  # fmt: skip
@@ -122,23 +123,26 @@ class Discriminator(nn.Module):
     Attributes:
         channels: of strided convolutions, the finest first; (): x is a vector, φ = x.
         hidden: sizes of the hidden layers between φ and the logit.
+        kernel_size: side of the convolutions' windows.
     """
 
     channels: tuple[int, ...]
     hidden: tuple[int, ...]
+    kernel_size: int = 4
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
         if x.ndim == 4:
             for features in self.channels:
-                x = nn.leaky_relu(nn.Conv(features, (4, 4), (2, 2))(x), 0.2)
+                x = nn.leaky_relu(nn.Conv(features, 2 * (self.kernel_size,), (2, 2))(x), 0.2)
         features = x.reshape(len(x), -1)
         return MLP((*self.hidden, 1))(features)[:, 0], features
 
 
 def networks(cfg: Config, net: Networks | None = None) -> Networks:
     """Return the VAE's network and the discriminator: the Config's, or the user's own."""
-    return net or (VAE(cfg), Discriminator(cfg.discriminator_channels, cfg.discriminator_hidden))
+    sizes = (cfg.discriminator_channels, cfg.discriminator_hidden, cfg.kernel_size or 4)
+    return net or (VAE(cfg), Discriminator(*sizes))
 
 
 # --- the losses ----------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from gengen.nn.conv import ConvTranspose
+from gengen.nn.mirror import ACTIVATIONS
 from gengen.nn.mlp import MLP
 from gengen.nn.unet import conv3x3, depth_to_space
 from gengen.types import Array, InputError, Shape
@@ -38,6 +39,9 @@ class Encoder(nn.Module):
         init_std: of these layers: see `MLP`.
         residual_kernel_size: side of the second convolution of a residual block.
         transposed: whether the decoder grows by transposed convolutions, of the encoder's sizes.
+        kernel_size: side of the levels' windows; 0: twice the stride, and 3 where a level is not
+            strided.
+        level_activation: of the levels, a name of `ACTIVATIONS`.
     """
 
     shape: Shape
@@ -50,11 +54,14 @@ class Encoder(nn.Module):
     init_std: float = 0.0
     residual_kernel_size: int = 3
     transposed: bool = False
+    kernel_size: int = 0
+    level_activation: str = "relu"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         for features, stride in _levels(self):
-            x = nn.relu(nn.Conv(features, *_window(stride))(x))
+            conv = nn.Conv(features, *_window(stride, self.kernel_size))
+            x = ACTIVATIONS[self.level_activation](conv(x))
         if _levels(self):
             x = _residual_blocks(x, self.num_blocks, self.residual_kernel_size)
         if len(self.latent_shape) == 1:
@@ -76,11 +83,14 @@ class Decoder(nn.Module):
     init_std: float = 0.0
     residual_kernel_size: int = 3
     transposed: bool = False
+    kernel_size: int = 0
+    level_activation: str = "relu"
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
         levels, hidden = _levels(self), self.hidden[::-1]
-        style = (self.activation, self.init_std)
+        style, act = (self.activation, self.init_std), ACTIVATIONS[self.level_activation]
+        size = self.kernel_size or 3
         if not levels:
             return MLP((*hidden, math.prod(self.shape)), *style)(z).reshape(-1, *self.shape)
         sizes = _sizes(self.shape, tuple(stride for _, stride in levels))
@@ -89,20 +99,20 @@ class Decoder(nn.Module):
             z = MLP((*hidden, height * width * features), *style)(z)
             z = z.reshape(-1, height, width, features)
         else:
-            z = conv3x3(self.channels[-1])(z)
-        x = nn.relu(_residual_blocks(z, self.num_blocks, self.residual_kernel_size))
+            z = _conv(self.channels[-1], size)(z)
+        x = act(_residual_blocks(z, self.num_blocks, self.residual_kernel_size))
         if self.transposed:
             for i in range(len(levels) - 1, -1, -1):
                 features = self.channels[i - 1] if i else self.shape[-1]
-                x = ConvTranspose(features, *_window(levels[i][1]))(x)
+                x = ConvTranspose(features, *_window(levels[i][1], self.kernel_size))(x)
                 x = x[:, : sizes[i][0], : sizes[i][1]]
-                x = nn.relu(x) if i else x
+                x = act(x) if i else x
             return x
         for i in range(len(levels) - 1, 0, -1):
             x = _grow(x, levels[i][1], sizes[i])
-            x = nn.relu(conv3x3(self.channels[i - 1])(x))
+            x = act(_conv(self.channels[i - 1], size)(x))
         stride = levels[0][1]
-        x = depth_to_space(conv3x3(self.shape[-1] * stride**2)(x), stride)
+        x = depth_to_space(_conv(self.shape[-1] * stride**2, size)(x), stride)
         return x[:, : self.shape[0], : self.shape[1]]
 
 
@@ -151,9 +161,9 @@ def _levels(net: Encoder | Decoder) -> list[tuple[int, int]]:
     return list(zip(net.channels, strides, strict=True))
 
 
-def _window(stride: int) -> tuple[tuple[int, int], tuple[int, int]]:
+def _window(stride: int, size: int = 0) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return kernel size and strides of a level's convolution."""
-    size = 2 * stride if stride > 1 else 3
+    size = size or (2 * stride if stride > 1 else 3)
     return (size, size), (stride, stride)
 
 
@@ -165,11 +175,16 @@ def _residual_blocks(x: Array, num: int, size: int) -> Array:
     features = x.shape[-1]
     for _ in range(num):
         h = nn.relu(conv3x3(features)(nn.relu(x)))
-        if size == 3:
-            x = x + conv3x3(features, zero=True)(h)
-        else:
-            x = x + nn.Conv(features, (size, size), kernel_init=nn.initializers.zeros)(h)
+        x = x + _conv(features, size, zero=True)(h)
     return x
+
+
+def _conv(features: int, size: int, zero: bool = False) -> nn.Conv:
+    """Return a convolution that keeps the resolution."""
+    if size == 3:
+        return conv3x3(features, zero=zero)
+    init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
+    return nn.Conv(features, (size, size), kernel_init=init)
 
 
 def _grow(x: Array, factor: int, size: tuple[int, int]) -> Array:

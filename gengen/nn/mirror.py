@@ -13,6 +13,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
     "sigmoid": nn.sigmoid,
     "tanh": nn.tanh,
+    "softplus": nn.softplus,
     "linear": lambda x: x,
 }
 

@@ -67,13 +67,12 @@ class Config(vae.Config):
     def paper(cls) -> Self:
         """Return sizes of the paper's convolutional VAE of MNIST, one transition of 16 steps.
 
-        Differences: the paper has 5 × 5 convolutions and softplus units, this has kernels of twice
-        the stride and ReLU; r is a network of q(z_0|x) and z_t rather than of x and z_t.
+        Difference: r is a network of q(z_0|x) and z_t rather than of x and z_t.
         """
         return cls(
             shape=(28, 28, 1), latent_shape=(32,), likelihood="bernoulli", channels=(16, 32, 32),
-            hidden=(450,), num_transitions=1, num_leapfrog_steps=16, reverse_hidden=(450,),
-            ema_decay=0.0,
+            kernel_size=5, level_activation="softplus", hidden=(450,), activation="softplus",
+            num_transitions=1, num_leapfrog_steps=16, reverse_hidden=(450,), ema_decay=0.0,
         )  # fmt: skip
 
     def __post_init__(self):
@@ -101,7 +100,8 @@ class HVI(VAE):
         super().setup()
         cfg, dims = self.cfg, self.cfg.latent_shape[0]
         num = cfg.num_transitions
-        self.reverse = [MLP((*cfg.reverse_hidden, 2 * dims)) for _ in range(num)]
+        widths = (*cfg.reverse_hidden, 2 * dims)
+        self.reverse = [MLP(widths, cfg.activation) for _ in range(num)]
         if num:  # checkpoints hold no empty arrays
             start = jax.nn.initializers.constant(np.log(cfg.step_size))
             self.log_steps = self.param("log_steps", start, (num, dims))

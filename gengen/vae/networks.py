@@ -26,6 +26,7 @@ OPTIONS = {
     "covariance": ("diagonal", "full"),
     "prior": ("normal", "petals"),
     "activation": tuple(ACTIVATIONS),
+    "level_activation": tuple(ACTIVATIONS),
 }
 
 
@@ -100,7 +101,8 @@ class VAE(nn.Module):
 
 def layers(cfg: Any) -> dict[str, Any]:
     """Return what a Config says of the layers of `Encoder` and `Decoder`."""
-    names = ("channels", "strides", "hidden", "activation", "init_std")
+    names = ("channels", "strides", "hidden", "activation", "init_std", "kernel_size",
+             "level_activation")  # fmt: skip
     return {name: getattr(cfg, name) for name in names}
 
 

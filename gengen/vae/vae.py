@@ -88,8 +88,10 @@ class Config(OptimizerConfig):
 
     channels: tuple[int, ...] = (16, 32, 64)  # of the levels, for images; (): no convolutions
     strides: tuple[int, ...] = ()  # of each level; (): 2
+    kernel_size: int = 0  # side of the levels' windows, in pixels; 0: twice the stride
+    level_activation: str = "relu"  # of the levels: see `activation`
     hidden: tuple[int, ...] = (256,)  # layers between the levels, or a vector, and z
-    activation: str = "relu"  # of these layers: or "sigmoid", "tanh", "linear"
+    activation: str = "relu"  # of these layers: or "sigmoid", "tanh", "softplus", "linear"
     init_std: float = 0.0  # standard deviation of their initial weights; 0: 1/√inputs
 
     batch_size: int = 100  # examples per step: the paper's M
@@ -140,7 +142,7 @@ class Config(OptimizerConfig):
         ):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise InputError(f"Config.{name} = {getattr(self, name)}; it must be positive")
-        for name in ("beta", "init_std", "weight_decay"):
+        for name in ("beta", "init_std", "weight_decay", "kernel_size"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"Config.{name} = {getattr(self, name)}; it must be at least 0")
         check_options(self)

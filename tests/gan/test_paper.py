@@ -105,10 +105,10 @@ def test_the_resnet_gan_has_the_papers_blocks():
 def test_the_vae_gan_has_the_papers_channels():
     """Larsen et al., appendix: 64, 128, 256, 2048 in the encoder; D of 32, 128, 256, 256, 512."""
     own = params(vae_gan.method(vae_gan.Config.paper()), (64, 64, 3))
-    encoder = strided(3, (64, 128, 256)) + dense(8 * 8 * 256, 2048, 2 * 128)
-    decoder = dense(128, 2048, 8 * 8 * 256) + conv(256, 128, 3) + conv(128, 64, 3)
-    assert count(own["generator"]) == encoder + decoder + conv(64, 3 * 2**2, 3)
-    d = strided(3, (32, 128, 256, 256)) + dense(4 * 4 * 256, 512, 1)
+    encoder = strided(3, (64, 128, 256), 5) + dense(8 * 8 * 256, 2048, 2 * 128)
+    decoder = dense(128, 2048, 8 * 8 * 256) + conv(256, 128, 5) + conv(128, 64, 5)
+    assert count(own["generator"]) == encoder + decoder + conv(64, 3 * 2**2, 5)
+    d = strided(3, (32, 128, 256, 256), 5) + dense(4 * 4 * 256, 512, 1)
     assert count(own["discriminator"]) == d
 
 

@@ -30,6 +30,8 @@ def build(shape, latent_shape, **options) -> tuple[Any, Any, Any]:
         ((8, 8, 1), (3,), dict(channels=(4, 8), num_blocks=1, hidden=(6,))),
         ((9, 11, 2), (3,), dict(channels=(4, 8))),
         ((14, 14, 1), (2, 2, 5), dict(channels=(4, 8), strides=(7, 1))),
+        ((9, 11, 2), (3,), dict(channels=(4, 8), kernel_size=5, level_activation="softplus")),
+        ((8, 8, 2), (2, 2, 3), dict(channels=(4, 8), kernel_size=5, transposed=True)),
         ((6, 5, 1), (2,), dict(channels=(), hidden=(7,))),
         ((4,), (2,), dict(hidden=(8, 7))),
     ],
@@ -77,6 +79,20 @@ def test_a_latent_map_is_local():
     z = jax.random.normal(jax.random.key(1), (1, 4, 4, 2))
     moved = np.abs(decode(z) - decode(z.at[0, 0, 0, 0].add(1.0)))[0, ..., 0]
     assert moved[0, 0] > 0 and not moved[30:, 30:].any()
+
+
+def test_the_levels_have_the_windows_and_the_activation_that_are_named():
+    """The first level by hand: 5×5 pixels around every second one, and ln(1 + eˣ)."""
+    options: dict[str, Any] = dict(channels=(1,), kernel_size=5)
+    soft, _, params = build((6, 6, 1), (3, 3, 1), **options, level_activation="softplus")
+    assert [p["Conv_0"]["kernel"].shape[:2] for p in params] == [(5, 5), (5, 5)]
+    x = np.random.default_rng(0).normal(size=(1, 6, 6, 1)).astype(np.float32)
+    kernel, last = (np.asarray(params[0][f"Conv_{i}"]["kernel"])[:, :, 0, 0] for i in (0, 1))
+    # "SAME" with an even side and a stride of 2: one row and column of zeros before, two after.
+    padded = np.pad(x[0, :, :, 0].astype(np.float64), (1, 2))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5))[::2, ::2]
+    want = np.log1p(np.exp(np.einsum("ijkl,kl->ij", windows, kernel))) * last[0, 0]
+    np.testing.assert_allclose(np.asarray(soft(x))[0, :, :, 0], want, atol=1e-5)
 
 
 def test_every_parameter_is_used():
