@@ -16,6 +16,7 @@ can do besides is what it defines, always under these names and with these param
     translate(cfg, variables, x, key, *, condition=None)       images x as those of the other kind
     with_direction(cfg, direction)                             a Config that translates that way
     condition_of(cfg, batch)                                   the condition, from a batch; or None
+    condition_of_text(cfg, texts)                              the condition, from captions
     evaluations(cfg)                                           network evaluations of one sample
     with_evaluations(cfg, num)                                 a Config that samples with so many
 
@@ -245,6 +246,11 @@ def is_label(condition: PyTree) -> bool:
     """Return whether a condition is an array of class labels: integers or bool [N]."""
     leaf = condition
     return hasattr(leaf, "dtype") and jnp.ndim(leaf) == 1 and _counts(leaf.dtype)
+
+
+def is_caption(condition: PyTree) -> bool:
+    """Return whether a condition is an array of captions: tokens, integers [N, T]."""
+    return hasattr(condition, "dtype") and jnp.ndim(condition) == 2 and _counts(condition.dtype)
 
 
 def _counts(dtype: Any) -> bool:

@@ -77,7 +77,7 @@ def resident(data: AnyData) -> Dataset:
 
 
 def coded(data: AnyData, encode: Callable[[Array], Array], name: str) -> Dataset:
-    """A data set of what a stage before makes of each example, with the labels it had.
+    """A data set of what a stage before makes of each example, with its label and caption.
 
     Args:
         data: resident, N examples.
@@ -88,8 +88,8 @@ def coded(data: AnyData, encode: Callable[[Array], Array], name: str) -> Dataset
     for start in range(0, len(data), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(data)), dtype=np.int32)
         parts.append(np.asarray(encode(data_of(to_batch(data.arrays, rows))), np.float32))
-    labels = {"label": data.arrays["label"]} if "label" in data.arrays else {}
-    return Dataset(name, {"x": np.concatenate(parts), **labels}, data.classes)
+    kept = {key: data.arrays[key] for key in ("label", "caption") if key in data.arrays}
+    return Dataset(name, {"x": np.concatenate(parts), **kept}, data.classes)
 
 
 class Stage(NamedTuple):

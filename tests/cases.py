@@ -391,6 +391,18 @@ STAGED: dict[str, tuple[str, list[str]]] = {
             "T=20",
         ],
     ),
+    "text_to_image": (
+        "captions:digits",
+        [
+            "channels=4,8",
+            "codebook_size=8",
+            "code_dim=4",
+            "hidden_dim=8",
+            "num_layers=1",
+            "num_heads=2",
+            "batch_size=16",
+        ],
+    ),
     "vqvae_prior": (
         "digits",
         [

@@ -8,11 +8,12 @@ import numpy as np
 from gengen.types import Method
 
 
-def params(method: Method, shape: tuple[int, ...]):
+def params(method: Method, shape: tuple[int, ...], caption_length: int = 256):
     """The parameters' shapes after `init`, for examples of a shape."""
     x = np.zeros((2, *shape), np.float32)
     name = "image" if len(shape) == 3 else "x"
     batch = {name: x, "label": np.zeros(2, np.int32), "target": x, "other": x}
+    batch["caption"] = np.zeros((2, caption_length), np.int32)
     return jax.eval_shape(method.init, jax.random.key(0), batch).params
 
 

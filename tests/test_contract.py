@@ -100,7 +100,9 @@ def test_what_uses_variables_takes_a_condition_first_and_then_a_network(module):
 def test_every_model_says_what_it_is_conditioned_on(module):
     assert callable(module.condition_of)
     cfg = module.Config()
-    assert conditions.kind(module, cfg) in ("nothing", "label", "image")
+    kind = conditions.kind(module, cfg)
+    assert kind in ("nothing", "label", "caption", "image")
+    assert (kind == "caption") == hasattr(module, "condition_of_text")
     if getattr(cfg, "num_classes", 0) and hasattr(module, "sample"):
         assert conditions.kind(module, cfg) in ("label", "image")
 

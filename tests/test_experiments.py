@@ -36,6 +36,7 @@ SMALL = {
 PENDING = {
     "ali": (),
     "flow_matching": ("--samples", "250"),
+    "text_to_image": (),
     "vae_gan": (),
 }
 

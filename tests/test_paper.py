@@ -15,7 +15,7 @@ from gengen.diffusion import conditional, ddpm, edm, latent, score_sde
 from gengen.flow import flow_gan, realnvp
 from gengen.flow_matching import flow_matching
 from gengen.runs import config, discover
-from gengen.vae import cvae, hvi, vae, vqvae, vqvae_prior
+from gengen.vae import cvae, hvi, text_to_image, vae, vqvae, vqvae_prior
 from tests.layers import conv, conv_encoder, count, dense, params, strided
 
 
@@ -149,6 +149,18 @@ def test_the_pixelcnn_has_the_papers_layers():
     assert count(own) == gated_pixelcnn(512, 128, 20, 7, 3, 512, 512)
 
 
+def test_the_transformer_of_text_to_image_has_the_papers_layers():
+    """§2.2: 64 layers of 62 heads of 64 numbers, 256 tokens and 1,024 codes; 12 billion in all."""
+    cfg = text_to_image.Config.paper()
+    width, tokens = 62 * 64, 16_384 + 1 + 8192  # of text, no caption, codes
+    own = params(text_to_image.stages(cfg)[1].method, (32, 32, 1))
+    layer = 2 * 2 * width + dense(width, 3 * width) + dense(width, width)
+    layer += dense(width, 4 * width, width)
+    want = (tokens + 1 + 256 + 1024) * width + 64 * layer + 2 * width + dense(width, tokens)
+    assert count(own) == want
+    assert round(want / 1e9, 1) == 12.3
+
+
 def test_the_adversarial_autoencoder_has_the_papers_layers():
     """Makhzani et al., appendix A.1: two layers of 1000 units each, 8 latents of deviation 5."""
     cfg = adversarial.Config.paper()
@@ -268,7 +280,8 @@ ROWS = [
     for line in (ROOT / "docs" / "PAPERS.md").read_text(encoding="utf-8").splitlines()
     if line.startswith("| `")
 ]
-CODES = {"latent": (64, 64, 3), "vqvae_prior": (32, 32, 1)}  # what the prior is trained on
+# What the prior is trained on.
+CODES = {"latent": (64, 64, 3), "text_to_image": (32, 32, 1), "vqvae_prior": (32, 32, 1)}
 WHOLE = ("progressive", "stacked")  # whose last stage has the networks of the earlier ones
 
 

@@ -5,6 +5,7 @@ A new field is added here; `test_contract.py` fails for one that is not, or that
 
 INT, FLOAT, STR, BOOL = "int", "float", "str", "bool"
 SIZES, RATES = "tuple[int, ...]", "tuple[float, ...]"
+WORDS = "tuple[str, ...]"
 
 # name -> (type, meaning)
 VOCABULARY = {
@@ -212,10 +213,14 @@ VOCABULARY = {
     "S_noise": (FLOAT, "standard deviation of the noise of sampling"),
     "clip_denoised": (BOOL, "whether x̂₀ is clipped to [-1, 1]"),
     # conditions
-    "condition_dropout": (FLOAT, "probability of dropping the class in training"),
+    "condition_dropout": (FLOAT, "probability of dropping the condition in training"),
     "guidance": (FLOAT, "w of classifier-free guidance"),
     "condition_image": (STR, "measurement that the model is conditioned on"),
     "factor": (INT, "by which a small image's sides are shorter"),
     "consistent": (BOOL, "whether samples are projected onto the measurement"),
+    "words": (WORDS, "that captions are made of"),
+    "caption_length": (INT, "tokens of a caption"),
+    "text_weight": (FLOAT, "of the loss of captions, beside that of images"),
+    "max_shift": (INT, "by which images are moved at most, in pixels"),
     "condition_dim": (INT, "dimensions of an encoded condition"),
 }

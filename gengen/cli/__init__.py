@@ -127,6 +127,12 @@ class Sample:
     classes: tuple[str, ...] = ()
     """Classes to sample, in turn, from models that are conditioned on one: --classes Trouser 3.
     With --reconstruct: the classes that real examples are changed to, a column each."""
+    text: Annotated[
+        tuple[str, ...],
+        arg(metavar="CAPTION", help_behavior_hint="(default: sampled, or the data's)"),
+    ] = ()
+    """Captions to sample for, in turn, from models that are conditioned on text: "a thin two". With
+    --impute: to fill in for."""
     interpolate: bool = False
     """Draw decoded codes on straight ways between those of real examples, a row a pair."""
     spherical: bool = False

@@ -101,8 +101,13 @@ class Codes:
             raise InputError(f"--{self.picture} draws images, but {name} are vectors: try --embed")
         return name, batch, classes
 
-    def condition(self, batch: Batch) -> PyTree:
-        """The condition that the model takes from these examples; None if it takes none."""
+    def condition(self, batch: Batch, num: int = 0) -> PyTree:
+        """The condition that the model takes from these `num` examples; None if it takes none.
+
+        If captions are asked for, they are taken in turn instead.
+        """
+        if self.args.text:
+            return conditions.of_text(self.trained.module, self.trained.cfg, self.args.text, num)
         return self.trained.module.condition_of(self.trained.cfg, batch)
 
     def encode(self, batch: Batch) -> np.ndarray:
@@ -166,7 +171,7 @@ class Codes:
         if function is None:
             cure = "gengen.autoencoder and gengen.vae have models with codes"
             if name == "impute":
-                cure = "vae and ppca fill in missing pixels"
+                cure = "vae, ppca and text_to_image fill in missing pixels"
             raise InputError(f"--{self.picture}: {self.trained.name} has no {name}; {cure}")
         net = {} if self.trained.net is None else {"net": self.trained.net}
         parts = []
@@ -332,12 +337,13 @@ def imputations(args: Sample, codes: Codes) -> Picture:
     x = np.asarray(data_of(batch))
     mask = _known(str(args.impute), x.shape[1:])
     given, times = np.where(mask, x, 0), IMPUTATIONS
-    condition = conditions.repeated(codes.condition(batch), times)
+    condition = conditions.repeated(codes.condition(batch, len(x)), times)
     filled = codes.impute(np.repeat(given, times, axis=0), mask, condition)
     filled = filled.reshape(len(x), times, *x.shape[1:])
     rows = np.concatenate([given[:, None], filled, x[:, None]], axis=1)
     drawn = grid(np.clip(rows, -1, 1).reshape(-1, *x.shape[1:]), times + 2)
-    caption = f"{len(x)} examples of {name}: what is known, {times} imputations, the example"
+    asked = f" for {', '.join(map(repr, args.text))}" if args.text else ""
+    caption = f"{len(x)} examples of {name}: what is known, {times} imputations{asked}, the example"
     return Picture(drawn, 2, caption)
 
 

@@ -39,6 +39,9 @@ def sample(args: Sample) -> None:
         raise InputError(
             f"--classes and --{asked or 'given'}: classes are of samples and of --reconstruct"
         )
+    if args.text and (args.classes or given or asked not in (None, "impute")):
+        other = "classes" if args.classes else "given" if given else asked
+        raise InputError(f"--text and --{other}: captions are of samples and of --impute")
     if args.num is not None and args.num < 1:
         raise InputError(f"--num {args.num}: at least 1 sample is drawn")
     kinds = (PICTURE,) if asked or given else (PICTURE, ARRAYS, FOLDER)
@@ -48,6 +51,8 @@ def sample(args: Sample) -> None:
     run = run._replace(cfg=sampling.fast(run.module, cfg) if args.fast else cfg)
     use_compilation_cache()
     translate.check(args, run)
+    if args.text:  # before anything is computed
+        conditions.of_text(run.module, run.cfg, args.text, 1)
     if translations.translates(run.module) and not (asked or given):
         translate.write(args, run, out)
         return
@@ -81,12 +86,15 @@ def sample(args: Sample) -> None:
 def _samples(args: Sample, run: trained.Run, out: Output) -> None:
     out.check_images(run.cfg.shape)
     num = args.num or NUM
-    labels = _labels(args, run, num)
+    condition = _labels(args, run, num)
+    if args.text:
+        condition = conditions.of_text(run.module, run.cfg, args.text, num)
     x = interruptible(
         lambda: sampling.draw(
-            run.module, run.cfg, run.variables, num, args.seed, labels, run.net, sampling.to_stderr
+            run.module, run.cfg, run.variables, num, args.seed, condition, run.net,
+            sampling.to_stderr,
         )
-    )
+    )  # fmt: skip
     out.save(x)
     print(f"{num} samples: {out}", file=sys.stderr)
 

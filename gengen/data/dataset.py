@@ -25,6 +25,7 @@ _LAYOUT = {
     "image": (np.dtype(np.uint8), (4,), "[N, H, W, C]"),
     "x": (np.dtype(np.float32), (2, 4), "[N, D], or maps [N, h, w, D]"),
     "label": (np.dtype(np.int32), (1,), "[N]"),
+    "caption": (np.dtype(np.int32), (2,), "[N, L]"),
     "target": (np.dtype(np.uint8), (4,), "[N, H, W, C]"),
     "other": (np.dtype(np.uint8), (4,), "[M, H, W, C]"),
     "other_label": (np.dtype(np.int32), (1,), "[M]"),
@@ -41,11 +42,11 @@ class Dataset:
 
     Attributes:
         name: the canonical spec that `load` takes, "mnist5k:train".
-        arrays: "image" uint8 [N, H, W, C] or "x" float32 [N, D], or of maps
-            of codes [N, h, w, D], and, where known, "label"
-            int32 [N]. Of pairs, "target" uint8 [N, H, W, C']. Of two sets without pairs, "other"
-            uint8 [M, H, W, C], perhaps with "other_label" int32 [M]. Kept as read-only views, so
-            that the fingerprint stays true.
+        arrays: "image" uint8 [N, H, W, C] or "x" float32 [N, D], or of maps of codes [N, h, w, D],
+            and, where known, "label" int32 [N] and "caption" int32 [N, L], tokens of
+            `gengen.data.captions`. Of pairs, "target" uint8 [N, H, W, C']. Of two sets without
+            pairs, "other" uint8 [M, H, W, C], perhaps with "other_label" int32 [M]. Kept as
+            read-only views, so that the fingerprint stays true.
         classes: names of the labels 0, 1, ...; None where they have none.
         source: fingerprint of the `Stream` that reads the same examples, where there is one: so a
             run goes on whether they are kept in memory or streamed.
@@ -217,7 +218,7 @@ def _check(name: str, arrays: Mapping[str, np.ndarray], classes: tuple[str, ...]
     if ("image" in arrays) == ("x" in arrays) or not arrays.keys() <= _LAYOUT.keys():
         raise InputError(
             f'{name}: arrays {sorted(arrays)}, but a data set has either "image" or "x", and '
-            'perhaps "label", "target", "other"'
+            'perhaps "label", "caption", "target", "other"'
         )
     for key, array in arrays.items():
         dtype, ranks, letters = _LAYOUT[key]

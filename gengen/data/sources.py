@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gengen.data.captions import with_captions
 from gengen.data.dataset import Dataset
 from gengen.data.derived import TRANSFORMS, of_classes, split_classes, with_targets
 from gengen.data.folder import load_folder
@@ -97,6 +98,8 @@ def open_data(spec: str, options: DataOptions = DataOptions()) -> Dataset | Stre
             - pairs:A,B, halves:PATH, halves:PATH:right and unpaired:SPEC,SPEC, see
               `gengen.data.pairs`;
             - edges:SPEC, grey:SPEC and SPEC:classes=A+B, see `gengen.data.derived`;
+            - captions:NAME or captions:NAME:SPLIT, digits with captions, see
+              `gengen.data.captions`;
             - tfds:NAME or tfds:NAME/CONFIG:SPLIT, TensorFlow Datasets.
         options: how images are read.
 
@@ -109,6 +112,8 @@ def open_data(spec: str, options: DataOptions = DataOptions()) -> Dataset | Stre
     kind, colon, rest = spec.partition(":")
     if colon and kind in TRANSFORMS:
         return with_targets(spec, kind, open_data(rest, options))
+    if colon and kind == "captions":
+        return _captioned(spec, rest, options)
     if colon and kind == "unpaired":
         a, b = two(rest, "unpaired")
         return unpaired(spec, open_data(a, options), open_data(b, options))
@@ -131,6 +136,16 @@ def open_data(spec: str, options: DataOptions = DataOptions()) -> Dataset | Stre
         cure = "save the array as .npy" if spec.endswith(".npz") else "leave out --stream"
         raise InputError(f"{spec} is not read from the disk while training: {cure}")
     return _as_asked(_by_name(spec), options)
+
+
+def _captioned(spec: str, rest: str, options: DataOptions) -> Dataset:
+    """Return captions:REST, whose words depend on the training part of the set."""
+    name, _, split = _canonical(rest).partition(":")
+    if name not in LOADERS:
+        raise InputError(f"{spec}: captions are of digits, mnist5k and usps, not of {rest!r}")
+    train = load(name, options)
+    data = train if split in ("", "train") else load(rest, options)
+    return with_captions(f"captions:{name}:{split or 'train'}", data, train)
 
 
 def _canonical(spec: str) -> str:
@@ -197,7 +212,7 @@ def _unknown(name: str) -> str:
     return (
         f"no data set, file or folder {name!r}:{guess} there are {', '.join(names())}, paths of "
         "folders and of .npz and .npy files, and folder: pairs: halves: unpaired: "
-        "edges: grey: tfds:"
+        "captions: edges: grey: tfds:"
     )
 
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gengen.contract import check_labels, is_label
+from gengen.contract import check_labels, is_caption, is_label
 from gengen.data import AnyData, DataOptions, normalise, open_data
 from gengen.data.derived import TRANSFORMS, split_classes
 from gengen.data.pairs import two
@@ -25,9 +25,9 @@ from gengen.types import Batch, PyTree, Shape
 
 
 def kind(module: ModuleType, cfg: Any) -> str:
-    """Return what a model is conditioned on: "nothing", "label", or "image" (perhaps with a label).
+    """Return what a model is conditioned on: "nothing", "label", "caption", or "image".
 
-    The model is asked with one blank example.
+    With an image there may be a label. The model is asked with one blank example.
     """
     condition_of = getattr(module, "condition_of", None)
     if condition_of is None or not getattr(cfg, "shape", ()):
@@ -35,6 +35,8 @@ def kind(module: ModuleType, cfg: Any) -> str:
     condition = condition_of(cfg, blank_of(cfg))
     if condition is None:
         return "nothing"
+    if is_caption(condition):
+        return "caption"
     return "label" if is_label(condition) else "image"
 
 
@@ -42,6 +44,8 @@ def blank_of(cfg: Any) -> Batch:
     """Return a batch of one blank example of a model's shapes."""
     shape: Shape = cfg.shape
     blank: dict[str, Any] = {"label": np.zeros(1, np.int32)}
+    if hasattr(cfg, "caption_length"):
+        blank["caption"] = np.zeros((1, cfg.caption_length), np.int32)
     if len(shape) == 3:
         shapes = {"target": "target_shape", "other": "other_shape"}
         blank["image"] = np.zeros((1, *shape), np.float32)
@@ -70,7 +74,7 @@ def some(data: AnyData, num: int, seed: int = 0) -> Batch:
 def held_out_of(spec: str) -> str | None:
     """Return the spec of the test part of a data set whose training part `spec` is, if known."""
     name, colon, split = spec.partition(":")
-    if colon and name in TRANSFORMS:
+    if colon and name in (*TRANSFORMS, "captions"):
         inner = held_out_of(split)
         return None if inner is None else f"{name}:{inner}"
     if colon and name == "unpaired":
@@ -147,6 +151,24 @@ def chosen(
         if not 0 <= number < num_classes:
             raise InputError(f"classes: {each}, but this {name} knows 0 to {num_classes - 1}")
     return check_labels(np.resize(np.array(numbers, np.int64), num), num, num_classes)
+
+
+def of_text(module: ModuleType, cfg: Any, texts: Sequence[str], num: int) -> np.ndarray:
+    """Return captions that are taken in turn, as a model takes them: `num` rows.
+
+    Args:
+        module: of the model.
+        cfg: its Config.
+        texts: at least one caption.
+        num: number of rows.
+
+    Raises:
+        InputError: for a model that is not conditioned on text, or an unknown word.
+    """
+    if not hasattr(module, "condition_of_text"):
+        raise InputError(f"text: this {discover.name_of(module)} is not conditioned on text")
+    found = np.asarray(module.condition_of_text(cfg, list(texts)))
+    return found[np.arange(num) % len(found)]
 
 
 def _number(given: Any, names: Sequence[str] | None) -> int | None:

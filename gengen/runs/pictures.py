@@ -71,8 +71,8 @@ def shown(module: ModuleType, cfg: Any) -> str:
         return "cycles" if len(translations.directions(module)) > 1 else "translations"
     if not hasattr(module, "sample"):
         return "reconstructions" if hasattr(module, "reconstruct") else ""
-    kinds = {"image": "conditional", "label": "classes", "nothing": "samples"}
-    return kinds[conditions.kind(module, cfg)]
+    kinds = {"image": "conditional", "label": "classes"}
+    return kinds.get(conditions.kind(module, cfg), "samples")
 
 
 def conditioned(

@@ -27,7 +27,7 @@ from gengen.autoregressive.heads import level, value
 from gengen.contract import Task, check_labels, labels_of, refuse_condition, require_num
 from gengen.data import AnyData
 from gengen.stages import Finished, Stage, coded
-from gengen.types import Array, Batch, InputError, Key, PyTree
+from gengen.types import Array, Batch, InputError, Key, PyTree, Shape
 from gengen.vae import vqvae
 from gengen.xla import jit
 
@@ -71,11 +71,7 @@ class Config(vqvae.ImageConfig):
         Raises:
             InputError: for vectors.
         """
-        if len(task.shape) != 3:
-            raise InputError(
-                f"the codes of vectors (shape {task.shape}) are no maps, which the prior needs: "
-                "use vae, or images (H, W, C)"
-            )
+        require_image(task.shape)
         return super().for_task(task)
 
     def __post_init__(self):
@@ -93,7 +89,20 @@ class Config(vqvae.ImageConfig):
         prior(self)
 
 
-def codec(cfg: Config) -> vqvae.Config:
+def require_image(shape: Shape) -> None:
+    """Check that the codes of examples are maps.
+
+    Raises:
+        InputError: for vectors.
+    """
+    if len(shape) != 3:
+        raise InputError(
+            f"the codes of vectors (shape {shape}) are no maps, which the prior needs: "
+            "use vae, or images (H, W, C)"
+        )
+
+
+def codec(cfg: vqvae.ImageConfig) -> vqvae.Config:
     """Return the Config of the VQ-VAE."""
     names = [field.name for field in dataclasses.fields(vqvae.ImageConfig)]
     return vqvae.Config(**{name: getattr(cfg, name) for name in names})

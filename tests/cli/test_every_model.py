@@ -89,6 +89,11 @@ RUNS: dict[str, tuple[str, str]] = {
     "score_sde": ("digits", "num_classes=10 sample_steps=4 " + U_NET[4:]),
     "siamese": ("digits", "channels=4,8 latent_dim=4 batch_size=32"),
     "stacked": ("digits", "hidden=16,8 batch_size=16"),
+    "text_to_image": (
+        "captions:digits",
+        "channels=4,8 codebook_size=8 code_dim=4 hidden_dim=8 num_layers=1 num_heads=2 "
+        "batch_size=16",
+    ),
     "tempered": ("grid25", f"{VECTOR_GAN} fade_steps=10"),
     "vae": ("digits", VAE),
     "vae_gan": ("digits", f"{VAE} discriminator_channels=4 discriminator_hidden=8"),

@@ -1,9 +1,9 @@
-"""Stroke thickness and slant of drawn bars, whose answers are known."""
+"""Thickness, slant and size of drawn bars, whose answers are known."""
 
 import numpy as np
 import pytest
 
-from gengen.metrics.attributes import slant, stroke_thickness
+from gengen.data.strokes import size, slant, stroke_thickness
 from gengen.types import InputError
 
 
@@ -55,6 +55,12 @@ def test_slant_does_not_depend_on_place_or_brightness():
     x = sheared(1)
     np.testing.assert_allclose(slant(np.roll(x, (3, 2), (1, 2))), 1, atol=1e-9)
     np.testing.assert_allclose(slant((x + 1) / 2 - 1), 1, atol=1e-9)
+
+
+def test_size_of_a_rectangle_is_that_of_a_uniform_distribution():
+    for height, width in ((1, 9), (12, 5)):
+        want = np.sqrt((height**2 - 1 + width**2 - 1) / 12)  # of both variances
+        np.testing.assert_allclose(size(bar(4, 10, height, width)), want, rtol=1e-9)
 
 
 def test_each_image_is_measured_by_itself():
