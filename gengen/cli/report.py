@@ -19,13 +19,30 @@ class Report:
 
     runs: Positional[tuple[Path, ...]]
     """Run directories: one, finished or not; or two to eight to compare."""
-    out: Annotated[Path | None, default("RUN/report.html; of several comparison.html")] = None
+    out: Annotated[
+        Path | None,
+        default("RUN/report.html; of several comparison.html; of --turing RUN/turing.html"),
+    ] = None
     """The page, NAME.html."""
     overwrite: bool = False
     """Replace --out where it exists."""
+    turing: bool = False
+    """Write a blind test instead: held-out and generated images, and buttons to tell which is
+    which."""
+    num: int = 24
+    """Of --turing: how many images, half of them real."""
+    seed: int = 0
+    """Of --turing: which images, and their order."""
+    answers: Path | None = None
+    """Score the answers that a page of --turing saved, and write nothing."""
 
     def __call__(self) -> None:
         """Run the command."""
+        if self.answers is not None:
+            from gengen.cli.turing import scored
+
+            print(scored(self.answers))
+            return
         print(f"report: {report(self)}", file=sys.stderr)
 
 
@@ -41,10 +58,16 @@ def report(args: Report) -> Path:
     if not args.runs:
         raise InputError("no run is given: gengen report runs/ddpm")
     out = args.out
-    if out is None and len(args.runs) > 1:
+    if out is None and len(args.runs) > 1 and not args.turing:
         out = Path("comparison.html")
     if out is not None:
         _check(out, args.overwrite)
+    if args.turing:
+        from gengen.cli import turing
+
+        if len(args.runs) > 1:
+            raise InputError("--turing is of one run: give one")
+        return turing.write(args.runs[0], out, args.num, args.seed)
     if len(args.runs) == 1:
         return write_report(args.runs[0], out)
     assert out is not None

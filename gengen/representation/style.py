@@ -276,7 +276,7 @@ def _lbfgs() -> optax.GradientTransformationExtraArgs:
     """
     inner = optax.scale_by_lbfgs(memory_size=20)
 
-    def update(updates: Array, state: Any, params: Array) -> tuple[Array, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         curvature = jnp.vdot(updates - state.updates, params - state.params)
         state = state._replace(
             params=jnp.where(curvature > 0, state.params, params),
@@ -287,5 +287,5 @@ def _lbfgs() -> optax.GradientTransformationExtraArgs:
     search = optax.scale_by_backtracking_linesearch(
         20, decrease_factor=0.5, increase_factor=float("inf"), max_learning_rate=1.0
     )
-    positive = optax.GradientTransformation(inner.init, update)  # type: ignore[arg-type]
+    positive = optax.GradientTransformation(inner.init, update)
     return optax.chain(positive, optax.scale(-1.0), search)
