@@ -65,7 +65,7 @@ def report(args: Report) -> Path:
     if args.turing:
         from gengen.cli import turing
 
-        if len(args.runs) > 1:
+        if len(args.runs) != 1:
             raise InputError("--turing is of one run: give one")
         return turing.write(args.runs[0], out, args.num, args.seed)
     if len(args.runs) == 1:

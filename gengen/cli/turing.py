@@ -74,7 +74,7 @@ def write(run_dir: Path, out: Path | None, num: int, seed: int) -> Path:
     images[is_real], images[~is_real] = to_uint8(np.asarray(batch["image"])), fake
     context = {
         "model": run.name, "data": data.name, "seed": seed, "num": num, "z": Z, "width": WIDTH,
-        "pictures": [_png(image) for image in images], "key": hidden(is_real, seed),
+        "pictures": [_png(images[i]) for i in range(num)], "key": hidden(is_real, seed),
     }  # fmt: skip
     return write_page(out or Path(run_dir) / "turing.html", "turing.html.j2", context)
 
