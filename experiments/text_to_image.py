@@ -42,9 +42,9 @@ EDITS = ("a zero", "a two", "a three", "a six", "a thick eight")
 class Settings(Args):
     """Settings of the recipe."""
 
-    steps: int = 1000
+    steps: int = 2000
     """Train steps: mean of both stages, 2 of the codec for 3 of the transformer."""
-    guidance: float = 1.0
+    guidance: float = 3.0
     """Of the samples."""
     again: Path | None = None
     """A run of this recipe: measure it, do not train."""
