@@ -99,7 +99,7 @@ def test_the_loss_of_a_step_is_that_of_its_pairs(name):
     alone = np.flatnonzero(siamese.pairs(KEY, jnp.zeros(num, int), cfg.unlike_ratio).same)[-1]
     data = {**data, "label": (np.arange(num) == alone).astype(np.int32)}
     state = method.init(KEY, data)
-    x = data.get("image", data.get("x"))
+    x = data["image" if "image" in data else "x"]
     z = np.asarray(siamese.encode(cfg, state.variables, x))
     chosen = siamese.pairs(jax.random.fold_in(KEY, 0), jnp.asarray(data["label"]), cfg.unlike_ratio)
     score = np.asarray(siamese.similarity(cfg, state.variables, z, z[np.asarray(chosen.partner)]))
