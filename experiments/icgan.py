@@ -6,7 +6,7 @@ the held-out digits, their own). Slant and thickness of strokes are measured on 
 (gengen.metrics.attributes), before and after; beside them edits from latents of N(0, I), which
 know nothing of the digit. `edits.png`: a row for each digit; it, then the ten classes.
 
-Expected, as measured (results/icgan_mnist5k.json), seed 0, two CPU cores, 349 s:
+Expected, as measured (results/icgan_mnist5k.json), seed 0, two CPU cores, 410 s:
 
     E_z(g(z|y)) and z, correlation                                       0.3914
     class by E_y = label, share of held-out digits                         0.98  (real: 0.984)

@@ -10,8 +10,8 @@ by the cosine. Chance is 1/3. Which classes are held out was chosen before anyth
 Seven classes are few to learn from what makes a class. As Vinyals et al. 2016 do for Omniglot,
 images turned by multiples of 90° count as classes of their own: 28. The loss is that of the cosine,
 whose similarity carries over to new classes better than the weighted distance. The distortions and
-turns were chosen among seven settings by training on four of a seed's seven classes of Fashion-MNIST
-and testing on the other three of the seven, in training images.
+turns were chosen among seven settings by training on four of a seed's seven classes and testing on
+the other three of the seven, in training images of Fashion-MNIST.
 
 Expected: not measured yet.
 """
