@@ -182,10 +182,22 @@ def test_with_a_uniform_prior_the_bound_is_the_codecs(trained):
     np.testing.assert_allclose(got, vqvae.elbo(codec(CFG), trained["codec"], x, KEY), rtol=1e-5)
 
 
+def with_both_codes(variables, x):
+    """The codec whose codebook has the most even share of both codes among those of x."""
+
+    def at(c):
+        e = jnp.array([[c + 1.0, 0.0], [c - 1.0, 0.0]])  # nearest: by the first coordinate
+        return {**variables, "codebook": {"shares": jnp.ones(2), "sums": e}}
+
+    uneven = lambda c: abs(np.mean(vqvae.codes(codec(CFG), at(c), x)) - 0.5)  # noqa: E731
+    return at(min(np.linspace(-1, 1, 81), key=uneven))
+
+
 def test_the_right_half_is_completed_for_a_caption(trained):
-    variables, caption = trained, np.array([[2, 2]] * 200, np.int32)
+    caption = np.array([[2, 2]] * 200, np.int32)
     x = np.random.default_rng(3).uniform(-1, 1, (200, 8, 8, 1)).astype(np.float32)
     mask = np.arange(8)[None, :, None] < 4
+    variables = {**trained, "codec": with_both_codes(trained["codec"], x)}
     new = text_to_image.impute(CFG, variables, x, mask, KEY, condition=caption)
     np.testing.assert_array_equal(np.asarray(new)[:, :, :4], x[:, :, :4])
     k = vqvae.codes(codec(CFG), variables["codec"], np.where(mask, x, -1))
