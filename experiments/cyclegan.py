@@ -12,7 +12,7 @@ image · translation · reconstruction, both directions. Alignment, classifiers 
 on training images that were left out. The times were taken beside other jobs.
 
     python experiments/cyclegan.py --task digits --results
-    python experiments/cyclegan.py --task shoes --weights 10 0 --steps 300 --results
+    python experiments/cyclegan.py --task shoes --weights 1 0 --steps 600 --results
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ SMALL = {
     "conditional_images": ("--task", "small4", "--evaluations", "2"),
     "ddpm_images": ("--samples", "250", "--evaluations", "2"),
     "gan_images": ("--model", "cgan"),
+    "cyclegan": ("--weights", "10"),
     "inverse_images": ("--given", "2", "--draws", "2", "--evaluations", "2"),
     "latent_diffusion": ("--samples", "250", "--evaluations", "2"),
     "latent_superresolution": ("--evaluations", "2"),
@@ -88,6 +89,7 @@ def test_a_taken_directory_is_one_line(tmp_path):
 # Recipes of several results.
 SEVERAL = {
     "binary_likelihoods": ("binary_mnist5k", "binary_fashion"),
+    "cyclegan": ("cyclegan_digits", "cyclegan_shoes"),
     "latent_superresolution": ("latent_superresolution_mnist5k",),
     "pix2pix": ("pix2pix_edges", "pix2pix_grey"),
     "progressive": ("progressive_mnist5k",),
