@@ -307,7 +307,7 @@ def spy(sample, asked):
         ("vae", "--spherical", "--spherical is of --interpolate"),
         ("vae", "--impute top --attribute slant=1", "one picture at a time"),
         ("vae", "--impute up", "--impute up: neither top, bottom, left, right nor an image file"),
-        ("autoencoder", "--impute top", "autoencoder has no impute; vae and ppca"),
+        ("autoencoder", "--impute top", "autoencoder has no impute; vae, ppca and text_to_image"),
         ("marginalized", "--attribute slant=1", "marginalized has no encode"),
         ("vae", "--attribute smile=1", "known: slant, thickness, 0, 1, 2"),
         ("vae", "--attribute slant", "NAME=STRENGTH"),
