@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gengen.rng import AXIS
@@ -19,8 +17,6 @@ from gengen.steps import mean_metrics
 from gengen.types import InputError, Key, Metrics, PyTree, TrainState
 from gengen.xla import compiler_options, on_cpu, scan
 
-MODES = ("jit", "fsdp", "pmap")
-SMALL = 1024  # numbers of a leaf that every device has a copy of: to gather it would cost more
 Devices = list[Any]  # of jax.Device
 
 
@@ -72,15 +68,13 @@ def compile_step(
     Args:
         step: a pure train step. The key is the same at every call of it; `Method.train_step`
             derives its own from `state.step`.
-        mode: "jit": one program for the whole batch, which XLA splits over the devices; "fsdp": the
-            same, but each device holds only its part of parameters, optimiser state and averages
-            (`part_of_each`), and XLA gathers a layer's where it is used; or "pmap": the program of
-            one device's share of the batch, whose gradients and float metrics the step averages
-            over the axis `gengen.rng.AXIS`.
+        mode: "jit": one program for the whole batch, which XLA splits over the devices; or "pmap":
+            the program of one device's share of the batch, whose gradients and float metrics the
+            step averages over the axis `gengen.rng.AXIS`.
         inner: train steps per dispatch, in one `lax.scan` (unrolled on CPU). If above 1, the batch
             has a leading axis of that length, and metrics are means over it.
-        num_devices: if None, under jit one device, else all; with several processes, all of
-            theirs in any case.
+        num_devices: if None, under jit one device, under pmap all; with several processes, all of
+            theirs in either case.
 
     Raises:
         InputError: for an unknown mode, or a batch that the devices cannot share equally.
@@ -93,15 +87,15 @@ def compile_step(
     if mode == "pmap":
         return _pmapped(many, batch_axis, devices)
     if len(devices) > 1:
-        return _sharded(many, batch_axis, devices, parted=mode == "fsdp")
+        return _sharded(many, batch_axis, devices)
     run = jax.jit(many, donate_argnums=1, compiler_options=compiler_options())
     return CompiledStep(run, jax.device_put, lambda tree: tree, jax.device_put, 1)
 
 
 def devices_for(mode: str, num_devices: int | None) -> Devices:
     """The devices that `compile_step` would use; its arguments and errors."""
-    if mode not in MODES:
-        raise InputError(f"mode = {mode!r}; it must be one of {', '.join(MODES)}")
+    if mode not in ("jit", "pmap"):
+        raise InputError(f'mode = {mode!r}, but it is "jit" or "pmap"')
     devices, processes = jax.devices(), jax.process_count()
     if num_devices is None:
         num_devices = 1 if mode == "jit" and processes == 1 else len(devices)
@@ -137,77 +131,39 @@ def _first_copy(y: jax.Array) -> jax.Array:
     return y.addressable_shards[0].data
 
 
-def part_of_each(shape: Sequence[int], num_devices: int) -> PartitionSpec:
-    """Return how a leaf of the state is shared by devices under "fsdp".
-
-    The longest axis that `num_devices` divides is cut into as many parts; leaves of fewer than
-    `SMALL` numbers, and those without such an axis, are copied.
-
-    Args:
-        shape: of the leaf.
-        num_devices: that share it.
-    """
-    axes = [i for i, size in enumerate(shape) if size and size % num_devices == 0]
-    if not axes or math.prod(shape) < SMALL:
-        return PartitionSpec()
-    longest = max(axes, key=lambda i: shape[i])
-    return PartitionSpec(*[None] * longest, AXIS)
-
-
-def _sharded(step: Callable, batch_axis: int, devices: Devices, parted: bool) -> CompiledStep:
-    """One program of the whole batch, split by XLA: each device holds a copy of the state.
-
-    With `parted` it holds a part of it instead.
-    """
+def _sharded(step: Callable, batch_axis: int, devices: Devices) -> CompiledStep:
+    """One program of the whole batch, split by XLA: each device holds a copy of the state."""
     mesh = Mesh(np.array(devices), (AXIS,))
     everywhere = NamedSharding(mesh, PartitionSpec())
     split = NamedSharding(mesh, PartitionSpec(*[None] * batch_axis, AXIS))
     local = len(mesh.local_devices)
 
-    def layout(tree: PyTree) -> PyTree:
-        """Return the place of each leaf: of a state its part, of what is shared by steps a copy."""
-        if not (parted and isinstance(tree, TrainState)):
-            return jax.tree.map(lambda _: everywhere, tree)
-        part = lambda x: NamedSharding(mesh, part_of_each(np.shape(x), len(devices)))  # noqa: E731
-        return jax.tree.map(part, tree)
-
-    def is_at(tree: PyTree, places: PyTree) -> bool:
-        pairs = list(zip(*map(jax.tree.leaves, (tree, places)), strict=True))
-        pairs = pairs if parted else pairs[:1]  # copied leaves: one speaks for all
-        return all(isinstance(x, jax.Array) and x.sharding == place for x, place in pairs)
+    def is_at(tree: PyTree, place: NamedSharding) -> bool:
+        leaf = next(iter(jax.tree.leaves(tree)), None)  # one speaks for all
+        return isinstance(leaf, jax.Array) and leaf.sharding == place
 
     def put(tree: PyTree) -> PyTree:
-        def copy(x: Any, place: NamedSharding) -> jax.Array:
+        def copy(x: Any) -> jax.Array:
             host = np.asarray(x)
-            return jax.make_array_from_callback(host.shape, place, lambda index: host[index])
+            return jax.make_array_from_callback(host.shape, everywhere, lambda index: host[index])
 
-        places = layout(tree)
-        return tree if is_at(tree, places) else jax.tree.map(copy, tree, places)
+        return tree if is_at(tree, everywhere) else jax.tree.map(copy, tree)
 
     def place(batch: PyTree) -> PyTree:
         def part(x: Any) -> jax.Array:
             _check_shared(x.shape[batch_axis], local)
             return jax.make_array_from_process_local_data(split, np.asarray(x))
 
-        there = is_at(batch, jax.tree.map(lambda _: split, batch))
-        return batch if there else jax.tree.map(part, batch)
+        return batch if is_at(batch, split) else jax.tree.map(part, batch)
 
-    def placed(key: Key, state: TrainState, batch: PyTree, *shared: Any):
-        found = step(key, state, batch, *shared)
-        return tuple(jax.lax.with_sharding_constraint(tree, layout(tree)) for tree in found)
-
-    program = jax.jit(placed, donate_argnums=1, compiler_options=compiler_options())
+    program = jax.jit(
+        step, donate_argnums=1, out_shardings=everywhere, compiler_options=compiler_options()
+    )
 
     def run(key: Key, state: TrainState, batch: PyTree, *shared: Any):
         return program(key, put(state), place(batch), *map(put, shared))
 
-    get = _whole if parted else partial(jax.tree.map, _first_copy)
-    return CompiledStep(run, put, get, place, len(devices))
-
-
-def _whole(tree: PyTree) -> PyTree:
-    """Return the leaves on the host, from the parts that devices and processes have."""
-    return multihost_utils.process_allgather(tree, tiled=True)
+    return CompiledStep(run, put, lambda t: jax.tree.map(_first_copy, t), place, len(devices))
 
 
 class _Placed(NamedTuple):

@@ -1,6 +1,5 @@
 """Compiling: what jit, pmap and inner steps promise."""
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +7,7 @@ import optax
 import pytest
 
 from gengen import rng
-from gengen.compile import MODES, compile_step, part_of_each, use_compilation_cache
+from gengen.compile import compile_step, use_compilation_cache
 from gengen.steps import descent, method, skip_nonfinite
 
 
@@ -34,7 +33,7 @@ def first(batch):
     return {"x": batch["x"][0]}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_noise_and_gradients_do_not_depend_on_the_number_of_devices(model, mode):
     results = []
     for devices in (1, 2, 8):
@@ -50,7 +49,7 @@ def test_noise_and_gradients_do_not_depend_on_the_number_of_devices(model, mode)
     np.testing.assert_allclose(results[2], results[0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("mode, devices", [("jit", 1), ("jit", 8), ("fsdp", 8), ("pmap", 8)])
+@pytest.mark.parametrize("mode, devices", [("jit", 1), ("jit", 8), ("pmap", 8)])
 def test_inner_steps_are_the_same_steps(model, mode, devices):
     many = compile_step(model.train_step, mode, inner=4, num_devices=devices)
     one = compile_step(model.train_step)
@@ -71,18 +70,18 @@ def test_what_is_shared_is_not_split(model):
         return model.train_step(key, state, {"x": arrays["x"][indices]})
 
     finals = []
-    for mode, devices in (("jit", 1), ("jit", 8), ("fsdp", 8), ("pmap", 8)):
+    for mode, devices in (("jit", 1), ("jit", 8), ("pmap", 8)):
         compiled = compile_step(step, mode, num_devices=devices)
         arrays = compiled.put({"x": batches(1)["x"][0]})
         state = compiled.put(model.init(jax.random.key(0), first(batches(1))))
         rows = compiled.place(np.arange(16))  # once: a second time would split the parts again
         state, _ = compiled(jax.random.key(1), state, rows, arrays)
         finals.append(np.asarray(compiled.get(state).params["w"]))
-    for final in finals[1:]:
-        np.testing.assert_allclose(final, finals[0], rtol=1e-5)
+    np.testing.assert_allclose(finals[1], finals[0], rtol=1e-5)
+    np.testing.assert_allclose(finals[2], finals[0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_many_devices_compile_once_for_put_and_for_their_own_output(model, mode):
     traces = []
 
@@ -98,52 +97,6 @@ def test_many_devices_compile_once_for_put_and_for_their_own_output(model, mode)
 
 
 @pytest.mark.parametrize(
-    "shape, axis",
-    [
-        ((), None),
-        ((128,), None),  # small: copied
-        ((1023, 7), None),  # neither side is a multiple of 8
-        ((3, 3, 64, 128), 3),
-        ((3, 3, 128, 64), 2),
-        ((2048,), 0),
-        ((1001, 16), 1),
-    ],
-)
-def test_a_leaf_is_cut_along_its_longest_axis_that_devices_divide(shape, axis):
-    found = tuple(part_of_each(shape, 8))
-    assert found == (() if axis is None else (*[None] * axis, rng.AXIS))
-
-
-def test_fsdp_keeps_a_part_of_the_state_on_each_device():
-    """An eighth of parameters and of both moments of Adam; the same numbers as on one device."""
-    wide = method(
-        lambda key, batch: {"params": {"w": jax.random.normal(key, (3, 1024))}},
-        descent(noisy_regression, optax.adam(0.1)),
-    )
-    finals, sizes, metrics = [], [], {}
-    for mode, devices in (("jit", 1), ("jit", 8), ("fsdp", 8)):
-        step = compile_step(wide.train_step, mode, num_devices=devices)
-        state = wide.init(jax.random.key(0), first(batches(1)))
-        for i in range(3):
-            state, metrics = step(jax.random.key(1), state, {"x": batches(3)["x"][i]})
-        leaves = [x for x in jax.tree.leaves(state) if x.size > 1]
-        sizes.append([x.addressable_shards[-1].data.size for x in leaves])
-        finals.append(jax.device_get(step.get(state)))
-        assert metrics["loss"].sharding.is_fully_replicated
-    assert sizes[0] == sizes[1] == [3072] * 3 and sizes[2] == [384] * 3
-    for final in finals[1:]:
-        chex.assert_trees_all_close(final, finals[0], rtol=1e-4, atol=1e-6)
-
-
-def test_a_state_of_another_mode_is_cut_before_its_first_step(model):
-    jit, fsdp = (compile_step(model.train_step, mode, num_devices=8) for mode in ("jit", "fsdp"))
-    state = model.init(jax.random.key(0), first(batches(1)))
-    state, _ = jit(jax.random.key(1), state, first(batches(1)))
-    state, _ = fsdp(jax.random.key(1), state, first(batches(1)))
-    assert int(fsdp.get(state).step) == 2
-
-
-@pytest.mark.parametrize(
     "call, message",
     [
         (lambda step: compile_step(step, "tpu"), "mode = 'tpu'"),
@@ -156,7 +109,7 @@ def test_bad_settings_are_refused(model, call, message):
         call(model.train_step)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_a_batch_that_devices_cannot_share_is_refused(model, mode):
     step = compile_step(model.train_step, mode, num_devices=8)
     state = model.init(jax.random.key(0), first(batches(1)))

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
 
-from gengen.compile import MODES, compile_step, part_of_each
+from gengen.compile import compile_step
 from gengen.runs import discover
 from gengen.training.checkpoint import Checkpoints, restore, restore_variables
 from tests.cases import CASES, Case, batch
@@ -90,16 +89,15 @@ def test_jit_equals_eager(case, trained):
 
 
 @pytest.mark.slow  # another program is compiled
-@pytest.mark.parametrize("mode", MODES)
-def test_eight_devices_equal_one_on_the_whole_batch(case, trained, mode, monkeypatch):
-    """Five steps: the order of sums differs, nothing else; copies stay alike, parts are kept.
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+def test_eight_devices_equal_one_on_the_whole_batch(case, trained, mode):
+    """Five steps: the order of sums differs, nothing else, and the copies stay alike.
 
     Each leaf is compared as a whole, ‖a - b‖ ≤ 5e-3 ‖b‖. One step's sums differ by about 1e-6; Adam
     and RMSProp divide by |g|, so an entry whose gradient is near 0 may move the other way by a full
     step, and five steps let what follows from that grow. Noise drawn twice alike, a mean not taken
     or a batch split wrongly change a leaf by 1e-1 and more: measured by breaking each.
     """
-    monkeypatch.setattr("gengen.compile.SMALL", 16)  # these networks are small
     method, compiled, _, _ = trained
     many = compile_step(method.train_step, mode, num_devices=8)
     finals = []
@@ -110,13 +108,10 @@ def test_eight_devices_equal_one_on_the_whole_batch(case, trained, mode, monkeyp
         finals.append(state)
     _assert_close(many.get(finals[1]), finals[0], 5e-3)
     for leaf in jax.tree.leaves(finals[1]):
-        shards = leaf.addressable_shards
-        assert len(shards) == 8
-        if mode == "fsdp" and part_of_each(leaf.shape, 8) != PartitionSpec():
-            assert all(8 * shard.data.size == leaf.size for shard in shards)
-            continue
-        for shard in shards:
-            np.testing.assert_array_equal(shard.data, shards[0].data)
+        copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+        assert len(copies) == 8
+        for copy in copies:
+            np.testing.assert_array_equal(copy, copies[0])
 
 
 def test_same_seed_same_bits(case, trained):

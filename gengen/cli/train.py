@@ -53,14 +53,10 @@ class Train:
     """The same as --preset paper."""
     flip: bool = False
     """Mirror training images left to right at random, pairs together; a resume keeps it."""
-    devices: Annotated[int | None, default("one; with --fsdp or --distributed all")] = None
+    devices: Annotated[int | None, default("one; with --distributed all")] = None
     """Split each batch over that many devices."""
-    fsdp: bool = False
-    """Split parameters, optimiser state and averages over the devices, too: for models that are
-    larger than a device. The same as --mode fsdp."""
-    mode: Annotated[Literal["jit", "fsdp", "pmap"] | None, default("jit")] = None
-    """How many devices share a step: one program that XLA splits, with copies of the parameters or
-    with parts of them (fsdp), or pmap."""
+    mode: Annotated[Literal["jit", "pmap"] | None, default("jit")] = None
+    """How many devices share a step: one program that XLA splits, or pmap."""
     accumulate: Annotated[int | None, default("1")] = None
     """Take each gradient in that many parts of the batch, to save memory."""
     dtype: Annotated[Literal["float32", "bfloat16"] | None, default("float32")] = None
@@ -143,7 +139,7 @@ def train(args: Train) -> None:
                 "accumulate": args.accumulate,
                 "dtype": args.dtype,
                 "on_nan": args.on_nan,
-                "mode": "fsdp" if args.fsdp else args.mode,
+                "mode": args.mode,
                 "num_devices": args.devices,
                 "workers": args.workers,
                 "profile": args.profile,

@@ -20,7 +20,7 @@ class Engine:
     on_nan: str = "stop"  # or "skip": leave out steps whose gradient is not finite
     flip: bool = False  # mirror training images left to right at random
     augment: Augment | None = None  # (key, batch) -> the batch to train on, see `augmented`
-    mode: str = "jit"  # or "fsdp", "pmap"; see `compile_step`
+    mode: str = "jit"  # or "pmap"
     num_devices: int | None = None  # see `compile_step`
     inner: int | None = None  # steps per dispatch; 1 on CPU, 20 elsewhere if None
     workers: int = 0  # processes that read streamed data ahead; 0: threads do
