@@ -42,6 +42,15 @@ def test_a_value_and_an_error_pass_through():
         interruptible(lambda: 1 / 0)
 
 
+@pytest.fixture
+def ctrl_c_raises():
+    """Set Python's own handler: of processes in the background, SIGINT may be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_raises")
 def test_ctrl_c_is_answered_while_the_function_runs():
     threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
     since = time.monotonic()
