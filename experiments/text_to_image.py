@@ -45,7 +45,7 @@ class Settings(Args):
     steps: int = 2000
     """Train steps: mean of both stages, 2 of the codec for 3 of the transformer."""
     guidance: float = 3.0
-    """Of the samples."""
+    """w of classifier-free guidance, for samples."""
     again: Path | None = None
     """A run of this recipe: measure it, do not train."""
 
@@ -115,7 +115,7 @@ class Measure:
         return captions.categories(x, labels, self.limits)
 
     def __call__(self, x: np.ndarray, asked: np.ndarray) -> dict[str, float]:
-        """Of uint8 images x, asked [N, 4]: class, thickness, size, slant."""
+        """Score uint8 images x against asked [N, 4]: class, thickness, size, slant."""
         found = self.attributes(np.asarray(normalise({"image": x})["image"]), asked[:, 0])
         found = {"class": self.judge.probabilities(x).argmax(1), **found}
         return {name: float((f == asked[:, i]).mean()) for i, (name, f) in enumerate(found.items())}

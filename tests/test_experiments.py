@@ -343,7 +343,7 @@ def test_forecasts_are_of_what_is_not_known(recipe):
 
 
 def test_sharpness_is_the_variance_of_the_laplacian(recipe):
-    """Of one bright pixel: 4 at it, -1 at its four neighbours, 0 elsewhere."""
+    """The Laplacian of one bright pixel: 4 at it, -1 at its four neighbours, 0 elsewhere."""
     x = np.zeros((2, 7, 7, 1), np.uint8)
     x[0, 3, 3] = 255
     one = (4**2 + 4 * 1) / 25  # of 5 × 5 pixels with four neighbours, whose mean is 0

@@ -1,4 +1,4 @@
-"""What a release holds: one version, the type marker, completion, wheel and source archive."""
+"""Contents of a release: one version, the type marker, completion, wheel and source archive."""
 
 import importlib.util
 import json

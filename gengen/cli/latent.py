@@ -282,9 +282,8 @@ def embedding(args: Sample, codes: Codes) -> Picture:
     z = _flat(codes.encode(batch))
     labels = np.asarray(batch["label"]) if "label" in batch else None
     view = str(args.embed)
-    perplexity = min(
-        embeddings.PERPLEXITY, max(1.0, (len(z) - 1) / 3)
-    )  # as t-SNE's authors bound it
+    # As t-SNE's authors bound it.
+    perplexity = min(embeddings.PERPLEXITY, max(1.0, (len(z) - 1) / 3))
     drawn = embeddings.scatter(z, labels, classes, view, perplexity, args.seed)
     return Picture(drawn, 1, f"the codes of {len(z)} examples of {name}")
 

@@ -30,9 +30,9 @@ class Report:
     """Write a blind test instead: held-out and generated images, and buttons to tell which is
     which."""
     num: int = 24
-    """Of --turing: how many images, half of them real."""
+    """Number of images on the page of --turing, half of them real."""
     seed: int = 0
-    """Of --turing: which images, and their order."""
+    """Random seed of the images on the page of --turing, and of their order."""
     answers: Path | None = None
     """Score the answers that a page of --turing saved, and write nothing."""
 

@@ -1,4 +1,4 @@
-"""What generative models of continuous time share: settings, network, classes and training.
+"""Settings, network, classes and training shared by generative models of continuous time.
 
 Such a model trains a network `net(z, t, y, train)` of noisy data z, a time t and a class y. The
 network is conditioned on the class with probability 1 - `condition_dropout`, and sampled with

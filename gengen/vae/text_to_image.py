@@ -292,10 +292,8 @@ def log_prob(
         condition: captions [B, T]; None: without.
     """
     key = jax.random.key(0) if key is None else key
-    own, variables_of_codec = codec(cfg), variables["codec"]
-    k = vqvae.codes(own, variables_of_codec, x, key)
-    uniform = vqvae.elbo(own, variables_of_codec, x, key) + vqvae.kl(own)
-    return uniform + log_prior(cfg, variables, k, condition)
+    prior_of = lambda k: log_prior(cfg, variables, k, condition)  # noqa: E731
+    return vqvae_prior.bound(codec(cfg), variables["codec"], x, key, prior_of)
 
 
 def sample(

@@ -14,6 +14,7 @@ the N ln K nats of an image's codes become -ln p(k), which is less.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -206,10 +207,18 @@ def elbo(
     condition: ArrayLike | None = None,
 ) -> Array:  # fmt: skip
     """Return ln p(x|z_q) + ln p(k|y), a lower bound of ln p(x|y), for x [B, *shape]: [B], nats."""
-    own, variables_of_codec = codec(cfg), variables["codec"]
+    prior_of = lambda k: log_prior(cfg, variables, k, condition)  # noqa: E731
+    return bound(codec(cfg), variables["codec"], x, key, prior_of)
+
+
+def bound(
+    own: vqvae.Config, variables_of_codec: PyTree, x: ArrayLike, key: Key | None,
+    log_prior: Callable[[Array], Array],
+) -> Array:  # fmt: skip
+    """Return ln p(x|z_q) + ln p(k) for a prior log_prior(k [B, h, w]) → [B]: [B], in nats."""
     k = vqvae.codes(own, variables_of_codec, x, key)
     uniform = vqvae.elbo(own, variables_of_codec, x, key) + vqvae.kl(own)
-    return uniform + log_prior(cfg, variables, k, condition)
+    return uniform + log_prior(k)
 
 
 def log_prob(

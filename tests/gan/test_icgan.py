@@ -104,7 +104,7 @@ def test_the_generator_stays_on_three_replicas():
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory):
-    """Of both stages, of a small model with batch norm."""
+    """Variables of both stages of a small model with batch norm."""
     cfg = icgan.Config(shape=(8, 8, 1), channels=(4,), latent_dim=4, batch_size=16,
                        encoder_channels=(4,), encoder_hidden=(8,))  # fmt: skip
     out = tmp_path_factory.mktemp("icgan") / "run"

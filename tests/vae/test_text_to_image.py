@@ -30,7 +30,7 @@ NUM = 4000  # samples whose frequencies are compared
 
 
 def log_probs(cfg, variables, caption, codes, is_dropped=False):
-    """Of the transformer alone, float64: [B, T] and [B, h·w]."""
+    """Log-probabilities of the transformer alone, float64: [B, T] and [B, h·w]."""
     caption, codes = np.broadcast_to(caption, (len(codes), 2)), jnp.asarray(codes)
     found = LOG_PROBS(cfg, variables, jnp.asarray(caption), codes, is_dropped)
     return [np.asarray(each, np.float64) for each in found]
